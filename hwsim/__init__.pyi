@@ -1,0 +1,33 @@
+from .catalogue import load_device, load_model
+from .device import Device
+from .engine import estimate, simulate
+from .errors import HwsimError
+from .job import Job, run
+from .lower.batch import decode, mixed, prefill
+from .lower.model import Model
+from .lower.transformer import lower
+from .op import Op
+from .place import parallelize, place
+from .reproduce import check
+from .trace import Trace
+
+__all__ = [
+    "Device",
+    "HwsimError",
+    "Job",
+    "Model",
+    "Op",
+    "Trace",
+    "check",
+    "decode",
+    "estimate",
+    "load_device",
+    "load_model",
+    "lower",
+    "mixed",
+    "parallelize",
+    "place",
+    "prefill",
+    "run",
+    "simulate",
+]

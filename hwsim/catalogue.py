@@ -1,0 +1,190 @@
+"""Finding and reading what ships with hwsim (arch/, models/, studies/) and files like it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from hwsim.device import Device, validated
+from hwsim.errors import InputError
+from hwsim.files import read_mapping
+from hwsim.formats import nbytes
+from hwsim.lower.model import Model
+
+_SYSTEM = re.compile(r"([1-9]\d{0,5})x-(.+)")
+_WORDS = frozenset({"name", "description", "aliases", "source"})
+_PROVENANCE = ("source", "fitted", "assumed")
+
+
+def root(folder: str) -> Path:
+    """Where `arch`, `models` or `studies` is: inside the installed package, or beside it in a checkout."""
+    inside = Path(__file__).parent / "data" / folder
+    return inside if inside.is_dir() else Path(__file__).parent.parent / folder
+
+
+def names(folder: str) -> list[str]:
+    """All names one can use in `arch` or `models` (file stems), or the studies that hold claims."""
+    if folder == "studies":
+        return sorted(path.parent.name for path in root(folder).glob("*/claims.yaml"))
+    return sorted(path.stem for path in root(folder).glob("*.yaml"))
+
+
+def find(folder: str, name: str) -> Path:
+    """The file behind a name, an alias or a path. InputError names the nearest match."""
+    if _is_path(name):
+        return Path(name)
+    direct = root(folder) / f"{name.lower()}.yaml"
+    if re.fullmatch(r"[\w.+-]+", name) and direct.is_file():
+        return direct
+    found = _aliases(folder).get(name.lower())
+    if found:
+        return root(folder) / f"{found}.yaml"
+    near = get_close_matches(name.lower(), [*names(folder), *_aliases(folder)], 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise InputError(f"{folder}: nothing is named {name[:80]!r}; {hint}accepted: a name of `hwsim list {folder}` or a file")
+
+
+def _is_path(name: str) -> bool:
+    return Path(name).suffix in {".yaml", ".yml", ".json"} or "/" in name or Path(name).is_dir()
+
+
+@lru_cache(maxsize=4)
+def _aliases(folder: str) -> Mapping[str, str]:
+    raw = {name: read_mapping(root(folder) / f"{name}.yaml") for name in names(folder)}
+    return {str(alias).lower(): name for name, data in raw.items() for alias in data.get("aliases", ())}
+
+
+def load_device(name: str) -> Device:
+    """A device by name ("h100"), alias, file, or as a system of n linked ones ("4x-h100")."""
+    system = _SYSTEM.fullmatch(name)
+    if system is None:
+        return _read_device(find("arch", name))
+    device = _read_device(find("arch", system[2]))
+    if int(system[1]) > 1 and not device.links:
+        raise InputError(f"{name}: {device.name} has no links; accepted: {device.name}")
+    return device.model_copy(update={"count": int(system[1]) * device.count, "name": f"{system[1]}x-{device.name}"})
+
+
+def _read_device(path: Path) -> Device:
+    raw = _extended(path, ())
+    plain, origin = _split_provenance(raw, str(raw.get("source", "")), "", str(path))
+    plain.setdefault("name", path.stem)
+    written = {where: text for where, (text, _) in origin.items()}
+    provenance = {where: source for where, (_, source) in origin.items()}
+    device: Device = validated(Device, {**plain, "provenance": provenance, "written": written}, str(path))
+    return device
+
+
+def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """The mapping in `path` on top of what it `extends:`; a variant holds only its difference."""
+    if path.resolve() in seen:
+        chain = " -> ".join(step.stem for step in (*seen, path))
+        raise InputError(f"{path}: extends: goes in a circle ({chain})")
+    raw = dict(read_mapping(path))
+    base = raw.pop("extends", None)
+    if base is None:
+        return raw
+    if not isinstance(base, str) or not re.fullmatch(r"[\w.+-]+", base):
+        raise InputError(f"{path}: extends: {base!r}; accepted: a name in arch/ or of a file beside this one")
+    sibling = path.parent / f"{base}.yaml"
+    parent = _extended(sibling if sibling.is_file() else find("arch", base), (*seen, path.resolve()))
+    return _merged({key: value for key, value in parent.items() if key not in {"name", "aliases", "description"}}, raw)
+
+
+def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """`change` over `base`, mappings merged, null removes, a {value: ...} number replaced whole."""
+    result = dict(base)
+    for key, value in change.items():
+        old = result.get(key)
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, dict) and isinstance(old, dict) and "value" not in value:
+            result[key] = _merged(old, value)
+        else:
+            result[key] = value
+    return result
+
+
+def _split_provenance(
+    node: Mapping[str, Any], source: str, path: str, where: str
+) -> tuple[dict[str, Any], dict[str, tuple[str, str]]]:
+    """Plain values on one side, {path: (number as written, where it comes from)} on the other."""
+    source = str(node.get("source", source))
+    plain: dict[str, Any] = {}
+    origin: dict[str, tuple[str, str]] = {}
+    for key, value in node.items():
+        here = f"{path}.{key}" if path else str(key)
+        if isinstance(value, dict) and "value" in value:
+            plain[key], origin[here] = value["value"], (str(value["value"]), _own_provenance(value, here, where))
+        elif isinstance(value, dict):
+            plain[key], below = _split_provenance(value, source, here, where)
+            origin.update(below)
+        else:
+            plain[key] = value
+            if key not in _WORDS and (isinstance(value, int | float) or re.match(r"\s*[+-]?\.?\d", str(value))):
+                origin[here] = (str(value), source)
+    return plain, origin
+
+
+def _own_provenance(value: Mapping[str, Any], here: str, where: str) -> str:
+    unknown = set(value) - {"value", "range", *_PROVENANCE}
+    kinds = [kind for kind in _PROVENANCE if kind in value]
+    if unknown or len(kinds) != 1:
+        given = ", ".join(sorted(map(str, value)))
+        raise InputError(f"{where}: {here}: has {given}; accepted: value, one of source, fitted or assumed, and range")
+    tail = f" (range {value['range']})" if "range" in value else ""
+    return f"{'' if kinds[0] == 'source' else kinds[0] + ': '}{value[kinds[0]]}{tail}"
+
+
+def load_model(name: str) -> Model:
+    """A network by name ("mixtral-8x7b"), alias, or file: a Hugging Face config.json, unchanged, or a models/*.yaml."""
+    return _read_model(find("models", name))
+
+
+def _read_model(path: Path) -> Model:
+    from hwsim.lower.huggingface import config_fields, read_config
+
+    raw = read_mapping(path)
+    name = path.parent.name if path.stem == "config" and path.parent.name else path.stem
+    return read_config(config_fields(raw), str(raw.get("name", name)), str(path))
+
+
+def describe(name: str) -> dict[str, Any]:
+    """Every number of a model or device by name or file, with its source: the JSON document of `hwsim show`."""
+    return _describe_device(load_device(name)) if _is_device(name) else _describe_model(load_model(name))
+
+
+def _is_device(name: str) -> bool:
+    """A name is looked up in arch/ first; a YAML file is a device when it has what only devices have."""
+    plain = _SYSTEM.sub(r"\2", name)
+    if _is_path(plain):
+        return not plain.endswith(".json") and not {"units", "memories", "extends"}.isdisjoint(read_mapping(Path(plain)))
+    known = [*names("arch"), *_aliases("arch")]
+    models = [*names("models"), *_aliases("models")]
+    if plain.lower() in known or plain.lower() in models:
+        return plain.lower() in known
+    near = get_close_matches(plain.lower(), [*known, *models], 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise InputError(f"show: nothing is named {name[:80]!r}; {hint}accepted: a name of `hwsim list` or a file")
+
+
+def _describe_device(device: Device) -> dict[str, Any]:
+    numbers = [{"path": path, "value": device.written.get(path, ""), "source": text} for path, text in device.provenance.items()]
+    return {"arch": device.name, "description": device.description, "aliases": list(device.aliases), "count": device.count, "numbers": numbers}
+
+
+def _describe_model(model: Model) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    per_token = model.kv_elements_per_token() * nbytes(model.precision.kv)
+    layers = [{"count": count, **asdict(layer)} for layer, count in model.layers]
+    return {
+        "model": model.name, "parameters": model.parameters, "active_parameters": model.active_parameters,
+        "kv_bytes_per_token": per_token, "num_layers": model.num_layers, "hidden": model.hidden, "vocab": model.vocab,
+        "tied": model.tied, "max_context": model.max_context, "precision": asdict(model.precision), "layers": layers,
+        "source": model.source, "notes": list(model.notes),
+    }  # fmt: skip

@@ -1,0 +1,275 @@
+"""The command line: argument parsing and printing, nothing else. Exit status 0 fine, 1 a check failed, 2 bad input.
+
+What a command needs is imported inside it, so that help is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hwsim.errors import HwsimError, InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from hwsim.device import Device
+    from hwsim.job import Job
+    from hwsim.trace import Trace
+
+app = typer.Typer(
+    name="hwsim",
+    help="Simulate LLM, MoE, convolutional and spiking networks on hardware accelerators.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+ModelArg = Annotated[str, typer.Argument(metavar="MODEL", help="A name of `hwsim list models`, or a config.json.", show_default=False)]
+ArchArg = Annotated[str, typer.Argument(metavar="ARCH", help="A name of `hwsim list arch`, a file, or 4x-NAME.", show_default=False)]
+Archs = Annotated[list[str], typer.Argument(metavar="ARCH...", help="Two or more; ratios are to the first.", show_default=False)]
+Phase = Annotated[str, typer.Option(help="prefill, decode, generate or mixed.")]
+Batch = Annotated[int, typer.Option(help="Sequences.")]
+Prompt = Annotated[int, typer.Option(help="Tokens in (for decode: tokens in the cache).")]
+Output = Annotated[int, typer.Option(help="Tokens out, for generate.")]
+Mixed = Annotated[str, typer.Option(metavar="NEW:CONTEXT[*N],...", help="Sequences of phase mixed, e.g. 512:0,1:2048*31.")]
+Policy = Annotated[str, typer.Option(help="fastest, op-b[:ridge=N] or pin:unit=NAME.")]
+Parallel = Annotated[str, typer.Option(help="auto, or tp=,pp=,dp=,ep=,microbatches= (tp x pp x dp devices).")]
+Weights = Annotated[str | None, typer.Option(help="Weight format, e.g. fp8 or int4_g128. Default: the config's.", show_default=False)]
+Activations = Annotated[str | None, typer.Option(help="Format that linear layers read. Default: the config's.", show_default=False)]
+Kv = Annotated[str | None, typer.Option(help="KV cache format. Default: the config's.", show_default=False)]
+Routing = Annotated[str, typer.Option(help="Expert choice: balanced, uniform or zipf:s=1.2.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Draw expert choice with this seed, not expected values.", show_default=False)]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a device number.", show_default=False)]
+Report = Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write one self-contained HTML report.", show_default=False)]
+Perfetto = Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write a trace for ui.perfetto.dev.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+@app.command()
+def run(
+    model: ModelArg, arch: ArchArg, phase: Phase = "generate", batch: Batch = 1, prompt: Prompt = 1024, output: Output = 128,
+    sequences: Mixed = "", policy: Policy = "fastest", parallel: Parallel = "auto", weights: Weights = None,
+    activations: Activations = None, kv: Kv = None, routing: Routing = "uniform", seed: Seed = None, set_: Set = None,
+    report: Report = None, perfetto: Perfetto = None, as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Simulate one model on one device: latency, energy and where they go."""
+    job = _job(phase, batch, prompt, output, sequences, policy, parallel, weights, activations, kv, routing, seed, set_)
+    runs = _runs(model, [arch], job)
+    _write(runs, job, report, perfetto)
+    if as_json:
+        _print_json(runs[0][0].to_dict())
+        return
+    from hwsim.report.text import ops_table, summary_table
+
+    _print(summary_table(runs), ops_table(runs[0][0]))
+    _print_written(report, perfetto)
+
+
+@app.command()
+def compare(
+    model: ModelArg, archs: Archs, phase: Phase = "generate", batch: Batch = 1, prompt: Prompt = 1024, output: Output = 128,
+    sequences: Mixed = "", policy: Policy = "fastest", parallel: Parallel = "auto", weights: Weights = None,
+    activations: Activations = None, kv: Kv = None, routing: Routing = "uniform", seed: Seed = None, set_: Set = None,
+    report: Report = None, perfetto: Perfetto = None, as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Simulate one model on several devices; ratios are to the first."""
+    job = _job(phase, batch, prompt, output, sequences, policy, parallel, weights, activations, kv, routing, seed, set_)
+    runs = _runs(model, archs, job)
+    _write(runs, job, report, perfetto)
+    if as_json:
+        first = runs[0][0]
+        ratios = [{"speedup": first.latency_s / t.latency_s, "energy_ratio": _ratio(t.energy_j, first.energy_j)} for t, _ in runs]
+        _print_json({"runs": [trace.to_dict() | ratio for (trace, _), ratio in zip(runs, ratios, strict=True)]})
+        return
+    from hwsim.report.text import summary_table
+
+    _print(summary_table(runs))
+    _print_written(report, perfetto)
+
+
+@app.command()
+def roofline(
+    model: ModelArg, arch: ArchArg, phase: Phase = "decode", batch: Batch = 1, prompt: Prompt = 1024, sequences: Mixed = "",
+    policy: Policy = "fastest", parallel: Parallel = "auto", weights: Weights = None, activations: Activations = None,
+    kv: Kv = None, routing: Routing = "uniform", seed: Seed = None, set_: Set = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write the figure.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Op/B of each op against the roof of the unit it was sent to."""
+    job = _job(phase, batch, prompt, 1, sequences, policy, parallel, weights, activations, kv, routing, seed, set_)
+    trace, device = _runs(model, [arch], job)[0]
+    from hwsim.report.roofline import roofline_page, roofline_points
+
+    if html is not None:
+        from hwsim.files import write_text
+
+        write_text(html, roofline_page(trace, device))
+    if as_json:
+        _print_json({"model": trace.model, "arch": trace.arch, "ops": roofline_points(trace, device)})
+        return
+    from hwsim.report.text import roofline_table
+
+    _print(roofline_table(trace, device))
+    _print_written(html)
+
+
+@app.command()
+def check(
+    targets: Annotated[list[str] | None, typer.Argument(metavar="[SYSTEM | FILE.yaml]...", help="Default: every study.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Published against simulated, one line each; exit status 1 when a claims file is no longer true."""
+    from hwsim.reproduce import check as check_claims
+
+    result = check_claims(*targets or ())
+    if as_json:
+        _print_json(result.to_dict())
+    else:
+        from hwsim.report.text import check_table
+
+        _print(check_table(result.to_dict()))
+    if not result.ok:
+        raise typer.Exit(1)
+
+
+@app.command(name="list")
+def list_(
+    folder: Annotated[str, typer.Argument(metavar="[models | arch | studies]", help="Default: all three.")] = "", as_json: AsJson = False
+) -> None:
+    """Names that can be used."""
+    from hwsim.catalogue import names
+
+    if folder not in ("", "models", "arch", "studies"):
+        raise InputError(f"list: {folder[:40]!r}; accepted: models, arch or studies")
+    found = {name: names(name) for name in ([folder] if folder else ["models", "arch", "studies"])}
+    if as_json:
+        _print_json(found)
+        return
+    for name, entries in found.items():
+        typer.echo("\n".join(entries) if folder else f"{name}\n  " + "\n  ".join(entries))
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(metavar="MODEL|ARCH")], as_json: AsJson = False) -> None:
+    """Every number of a model or a device, with its source."""
+    from hwsim.catalogue import describe
+
+    facts = describe(name)
+    if as_json:
+        _print_json(facts)
+        return
+    from hwsim.report.text import facts_table
+
+    _print(facts_table(facts))
+
+
+def main() -> None:
+    """Entry point: errors a user can mend are one line on stderr and exit status 2."""
+    try:
+        status = app(standalone_mode=False)
+    except HwsimError as error:
+        _fail(str(error))
+    except (KeyboardInterrupt, BrokenPipeError, typer.Abort):
+        sys.exit(130)
+    except Exception as error:
+        # usage errors of the argument parser; anything else is a bug and keeps its stack trace
+        if not hasattr(error, "format_message"):
+            raise
+        _fail(error.format_message())
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(message: str) -> None:
+    lines = " ".join(message.split())
+    sys.stderr.write(f"hwsim: {lines[:400]}\n")
+    sys.exit(2)
+
+
+def _job(
+    phase: str, batch: int, prompt: int, output: int, sequences: str, policy: str, parallel: str, weights: str | None,
+    activations: str | None, kv: str | None, routing: str, seed: int | None, changes: list[str] | None,
+) -> Job:  # fmt: skip
+    from hwsim.job import Job
+
+    if sequences and phase != "mixed":
+        raise InputError(f"--sequences belongs to --phase mixed, not {phase}")
+    return Job(
+        phase=phase, batch=batch, prompt=prompt, output=output, sequences=_sequences(sequences), policy=policy, parallel=parallel,
+        weights=weights, activations=activations, kv=kv, routing=routing, seed=seed, set=_changes(changes or []),
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
+def _sequences(text: str) -> list[tuple[int, int]]:
+    """Read "512:0,1:2048*31"."""
+    result: list[tuple[int, int]] = []
+    for part in filter(None, text.split(",")):
+        match = re.fullmatch(r"\s*(\d{1,9}):(\d{1,9})(?:\*(\d{1,5}))?\s*", part)
+        if match is None:
+            raise InputError(f"--sequences: {part[:40]!r}; accepted: NEW:CONTEXT or NEW:CONTEXT*COUNT, e.g. 512:0,1:2048*31")
+        result += [(int(match[1]), int(match[2]))] * int(match[3] or 1)
+    return result
+
+
+def _changes(pairs: list[str]) -> dict[str, object]:
+    changes: dict[str, object] = {}
+    for pair in pairs:
+        path, sign, value = pair.partition("=")
+        if not sign or not path.strip():
+            raise InputError(f"--set: {pair[:60]!r}; accepted: PATH=VALUE, e.g. memories.hbm.bandwidth=4.8TB/s")
+        changes[path.strip()] = value.strip()
+    return changes
+
+
+def _runs(model: str, archs: list[str], job: Job) -> list[tuple[Trace, Device]]:
+    from hwsim.catalogue import load_device, load_model
+    from hwsim.job import run as run_job
+
+    network = load_model(model)
+    devices = [load_device(arch).with_values(job.set) for arch in archs]
+    return [(run_job(network, device, job), device) for device in devices]
+
+
+def _write(runs: list[tuple[Trace, Device]], job: Job, report: Path | None, perfetto: Path | None) -> None:
+    from hwsim.files import write_text
+
+    if report is not None:
+        from hwsim.report.html import html_report
+
+        title = f"{runs[0][0].model} on {', '.join(trace.arch for trace, _ in runs)}"
+        write_text(report, html_report(runs, title, job.settings()))
+    if perfetto is not None:
+        from hwsim.report.perfetto import perfetto as as_events
+
+        write_text(perfetto, json.dumps(as_events([trace for trace, _ in runs])))
+
+
+def _print(*tables: Table) -> None:
+    from rich.console import Console
+
+    console = Console()
+    for table in tables:
+        console.print(table)
+
+
+def _print_written(*paths: Path | None) -> None:
+    for path in paths:
+        if path is not None:
+            typer.echo(f"wrote {path}")
+
+
+def _print_json(document: Any) -> None:
+    typer.echo(json.dumps(document, indent=1, allow_nan=False))
+
+
+def _ratio(ours: float, first: float) -> float | None:
+    return ours / first if first else None
+
+
+if __name__ == "__main__":
+    main()

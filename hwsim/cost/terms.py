@@ -1,0 +1,50 @@
+"""The terms every cost model answers in.
+
+    alone = fixed + max(busy, max over memories of traffic / limit)
+
+`fixed` is time in which the unit neither computes nor moves bytes (kernel launch, hops of a link), `busy` is arithmetic,
+`traffic` bytes per memory and `limit` the bytes/s this unit can draw from it alone. Compute and traffic overlap. The event engine
+uses the same terms and lets the memories decide how fast the traffic really goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from hwsim.op import Array
+
+
+def larger(a: Array, b: Array) -> Array:
+    """Elementwise maximum that stays a cheap Python float for two scalars."""
+    if isinstance(a, float | int) and isinstance(b, float | int):
+        return a if a >= b else b
+    return np.maximum(a, b)
+
+
+@dataclass(frozen=True, eq=False)
+class Cost:
+    """Seconds, bytes and joules of one op on one unit; `method` says where the time came from."""
+
+    fixed_s: Array
+    busy_s: Array
+    traffic: Mapping[str, Array]
+    limit: Mapping[str, Array]
+    joules: Mapping[str, Array]
+    method: str
+
+    @cached_property
+    def memory_s(self) -> Array:
+        """Time of the slowest memory."""
+        slowest: Array = 0.0
+        for memory, moved in self.traffic.items():
+            slowest = larger(slowest, moved / self.limit[memory])
+        return slowest
+
+    @cached_property
+    def alone_s(self) -> Array:
+        """Time on an otherwise idle device."""
+        return self.fixed_s + larger(self.busy_s, self.memory_s)

@@ -1,0 +1,216 @@
+"""Device: what can do the work. Units, memories, links and buffers as data from arch/*.yaml, strict and frozen.
+
+A number in a file is written with its unit ("3350 GB/s") and gets its provenance from the nearest `source:` around it, or carries
+its own: {value: 0.82, assumed: "why", range: "what was tried"} or {value: ..., fitted: "on what, with which error"}.
+Inside, every number is an SI float; any of them may be replaced by a NumPy array of design points (`Device.with_values`).
+
+Bandwidths are peaks of a datasheet; `efficiency` is the fraction that kernels reach and multiplies them. A unit draws at most
+`port` bytes/s from its memory; units of one memory share it. A link joins `reach` neighbouring devices and carries `bandwidth`
+in each direction at once. `count` equal devices joined by their links make a system.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
+
+from hwsim.errors import InputError
+from hwsim.formats import bits, candidates
+from hwsim.op import Array, Math
+from hwsim.quantity import parse
+
+
+def _quantity(si_unit: str, accept: Callable[[float], bool], accepted: str) -> PlainValidator:
+    """A field that reads text with a unit, or SI numbers and arrays from Python code."""
+
+    def read(value: object) -> Array:
+        number = value if isinstance(value, np.ndarray | float) else parse(value, si_unit)
+        if not np.all(np.isfinite(number)) or not np.all(accept(number)):  # type: ignore[arg-type]
+            raise ValueError(f"{value!r} is out of range; accepted: {accepted}")
+        return number
+
+    return PlainValidator(read)
+
+
+Bytes = Annotated[Array, _quantity("B", lambda x: x > 0, "a positive size such as 80 GiB")]
+Rate = Annotated[Array, _quantity("B/s", lambda x: x > 0, "a positive bandwidth such as 3350 GB/s")]
+OpRate = Annotated[Array, _quantity("op/s", lambda x: x > 0, "a positive rate such as 989 TFLOP/s")]
+Seconds = Annotated[Array, _quantity("s", lambda x: x >= 0, "a time such as 3 us")]
+Watts = Annotated[Array, _quantity("W", lambda x: x >= 0, "a power such as 90 W")]
+JoulesPerByte = Annotated[Array, _quantity("J/B", lambda x: x >= 0, "an energy such as 3.6 pJ/bit")]
+JoulesPerOp = Annotated[Array, _quantity("J/op", lambda x: x >= 0, "an energy such as 0.5 pJ/op")]
+Fraction = Annotated[Array, _quantity("", lambda x: (x > 0) & (x <= 1), "a fraction, above 0 and at most 1")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    source: str = ""
+
+
+class Memory(_Part):
+    """Where bytes live: HBM, DDR, flash, SRAM."""
+
+    capacity: Bytes
+    bandwidth: Rate
+    efficiency: Fraction = 1.0
+    energy: JoulesPerByte = 0.0
+
+    @property
+    def rate(self) -> Array:
+        """Bytes/s that all its readers together can get."""
+        return self.bandwidth * self.efficiency
+
+
+class Unit(_Part):
+    """A processor: in order, one op at a time. `does` says which arithmetic it can do, `peak` how fast per number format."""
+
+    does: tuple[Math, ...]
+    peak: Mapping[str, OpRate]
+    memory: str
+    port: Rate | None = None
+    ports: Mapping[str, Rate] = Field(default_factory=dict)
+    efficiency: Fraction = 1.0
+    overhead: Seconds = 0.0
+    energy: Mapping[str, JoulesPerOp] = Field(default_factory=dict)
+    cost: Literal["roofline"] = "roofline"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.does or not self.peak:
+            raise ValueError("needs at least one entry in `does` and in `peak`")
+        if "move" in self.does:
+            raise ValueError("a unit does matmul or vector; what moves bytes is written under `links`")
+        for name in self.peak:
+            bits(name)
+        if self.energy and set(self.energy) != set(self.peak):
+            raise ValueError(f"energy is given for {', '.join(sorted(self.energy))}; accepted: the formats of peak")
+        return self
+
+    def precision_for(self, wanted: str) -> str | None:
+        """The format this unit computes `wanted` in: itself, or the narrowest wider one it has; None if there is none."""
+        return next((name for name in candidates(wanted) if name in self.peak), None)
+
+    def limit(self, memory: str, memories: Mapping[str, Memory]) -> Array:
+        """Bytes/s this unit can draw alone from `memory`."""
+        port = self.port if memory == self.memory else self.ports[memory]
+        rate = memories[memory].rate
+        return rate if port is None else np.minimum(port * memories[memory].efficiency, rate)
+
+    def reaches(self, memory: str) -> bool:
+        return memory == self.memory or memory in self.ports
+
+
+class Link(_Part):
+    """A wire between devices: NVLink, PCIe, a network port. Bandwidth is per device and direction."""
+
+    bandwidth: Rate
+    latency: Seconds
+    reach: Annotated[int, Field(ge=2)]
+    memory: str
+    efficiency: Fraction = 1.0
+    energy: JoulesPerByte = 0.0
+
+
+class Buffer(_Part):
+    """A bounded on-chip buffer: rows take room when they start and give it back when a later row has used it."""
+
+    capacity: Bytes
+
+
+class Device(_Part):
+    """A device or, with `count` above one, a system of equal devices joined by their links."""
+
+    name: str
+    description: str = ""
+    aliases: tuple[str, ...] = ()
+    memories: Mapping[str, Memory]
+    units: Mapping[str, Unit]
+    links: Mapping[str, Link] = Field(default_factory=dict)
+    buffers: Mapping[str, Buffer] = Field(default_factory=dict)
+    homes: Mapping[Literal["weights", "activations", "kv"], str] = Field(default_factory=dict)
+    static_power: Watts = 0.0
+    power_limit: Watts | None = None
+    count: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    provenance: Mapping[str, str] = Field(default_factory=dict, repr=False)
+    written: Mapping[str, str] = Field(default_factory=dict, repr=False)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.units:
+            raise ValueError("units: needs at least one")
+        for path, memory in self._memory_names():
+            if memory not in self.memories:
+                raise ValueError(f"{path}: no memory named {memory!r}; accepted: {', '.join(sorted(self.memories))}")
+        return self
+
+    def _memory_names(self) -> list[tuple[str, str]]:
+        units = [(f"units.{name}.memory", unit.memory) for name, unit in self.units.items()]
+        ports = [(f"units.{name}.ports", memory) for name, unit in self.units.items() for memory in unit.ports]
+        links = [(f"links.{name}.memory", link.memory) for name, link in self.links.items()]
+        homes = [(f"homes.{operand}", memory) for operand, memory in self.homes.items()]
+        return units + ports + links + homes
+
+    def link_over(self, span: int) -> str:
+        """The shortest link that reaches over `span` neighbouring devices."""
+        able = [(link.reach, name) for name, link in self.links.items() if link.reach >= span]
+        if not able:
+            longest = max((link.reach for link in self.links.values()), default=1)
+            raise InputError(f"{self.name}: {span} devices are not joined by any link; accepted: at most {longest}")
+        return min(able)[1]
+
+    def with_values(self, values: Mapping[str, object]) -> Device:
+        """A copy with numbers replaced, by dotted path: {"memories.hbm.bandwidth": "4.8 TB/s"}, or SI floats and arrays.
+
+        Raises InputError for a path that does not exist or a value out of range.
+        """
+        changed = self
+        for path, value in values.items():
+            changed = _replaced(changed, path.split("."), value, path)
+        return changed
+
+
+def _replaced(node: Any, path: list[str], value: object, whole: str) -> Any:
+    """`node` with the leaf at `path` set; models are re-validated so that a value is checked like one from a file."""
+    head, rest = path[0], path[1:]
+    known = type(node).model_fields if isinstance(node, BaseModel) else node if isinstance(node, Mapping) else {}
+    if head not in known:
+        raise InputError(f"--set {whole}: no field {head!r}; accepted: {', '.join(sorted(known)) or 'no deeper path'}")
+    old = getattr(node, head) if isinstance(node, BaseModel) else node[head]
+    if isinstance(node, BaseModel):
+        new = _replaced(old, rest, value, whole) if rest else value
+        return validated(type(node), {**_fields(node), head: new}, f"--set {whole}")
+    return {**node, head: _replaced(old, rest, value, whole) if rest else value}
+
+
+def _fields(node: BaseModel) -> dict[str, Any]:
+    return {name: getattr(node, name) for name in type(node).model_fields}
+
+
+def validated(kind: type[Any], data: Mapping[str, Any], where: str) -> Any:
+    """Build `kind` from `data`, turning pydantic's report into one line that names file, field and what is accepted."""
+    try:
+        return kind(**data)
+    except ValidationError as error:
+        raise InputError(f"{where}: {explain(error, kind)}") from error
+
+
+def explain(error: ValidationError, kind: type[BaseModel]) -> str:
+    """The first complaint of pydantic as `field: value: what is accepted`."""
+    from difflib import get_close_matches
+
+    first = error.errors(include_url=False)[0]
+    path = ".".join(str(step) for step in first["loc"] if step != "[key]")
+    if first["type"] == "extra_forbidden":
+        fields = sorted({name for part in (kind, Memory, Unit, Link, Buffer) for name in part.model_fields} - {"provenance", "written"})
+        near = get_close_matches(str(first["loc"][-1]), fields, 1)
+        return f"{path}: unknown field" + (f" (did you mean {near[0]!r}?)" if near else "")
+    if first["type"] == "missing":
+        return f"{path}: missing; every {kind.__name__.lower()} needs it"
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    shown = repr(first["input"])
+    given = "" if shown[:40] in message or isinstance(first["input"], dict | BaseModel) else f"{shown[:60]}: "
+    return f"{path}: {given}{message}" if path else message

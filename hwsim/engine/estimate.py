@@ -1,0 +1,129 @@
+"""The closed road: rows -> arrays. The same prices as the events, scheduled by a max-plus recurrence that broadcasts.
+
+    start(row) = max(end of the rows it waits for, end of the row before it on its unit, when its buffers have room)
+    end(row)   = start + scale x alone
+
+Exact where no two rows draw on one memory at once (then `simulate` agrees to 1e-9); otherwise a lower bound, since sharing a
+memory can only delay. Credits are taken and given in program order. A point that does not fit is NaN, with a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwsim.cost.terms import larger
+from hwsim.device import Device
+from hwsim.engine.record import copies
+from hwsim.engine.tasks import Task, tasks
+from hwsim.errors import InputError
+from hwsim.op import Array
+from hwsim.place.capacity import check_capacity, fits
+from hwsim.place.rows import Row
+
+FITS, TOO_LARGE = 0, 1
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """Latency and energy per point, per row its seconds, start and end. `reason` is 0, or 1 where the point does not fit."""
+
+    tasks: list[Task]
+    starts: list[Array]
+    ends: list[Array]
+    latency_s: Array
+    energy_j: Array
+    reason: Array
+
+    @property
+    def seconds(self) -> dict[str, Array]:
+        """Seconds of each op, repetitions included."""
+        totals: dict[str, Array] = {}
+        for task, start, end in zip(self.tasks, self.starts, self.ends, strict=True):
+            totals[task.row.op.name] = totals.get(task.row.op.name, 0.0) + (end - start)
+        return totals
+
+    @property
+    def sequential(self) -> bool:
+        """True when no two rows overlap, so that nothing competes and totals may be added up in any order."""
+        return all(bool(np.all(later >= earlier)) for earlier, later in zip(self.ends, self.starts[1:], strict=False))
+
+
+def estimate(rows: Sequence[Row], device: Device) -> Estimate:
+    """Price `rows` in closed form; dimensions and device numbers may be arrays that broadcast against each other.
+
+    Scalar runs raise CapacityError when they do not fit; array runs give NaN there.
+    """
+    every = tasks(rows, device)
+    starts, ends = _schedule(every, device)
+    latency: Array = 0.0
+    for end in ends:
+        latency = larger(latency, end)
+    energy = _energy(every, latency, device)
+    if np.ndim(latency) == 0:
+        check_capacity(rows, device)
+        return Estimate(every, starts, ends, latency, energy, FITS)
+    ok = np.broadcast_to(fits(rows, device), np.shape(latency))
+    return Estimate(every, starts, ends, np.where(ok, latency, np.nan), np.where(ok, energy, np.nan), np.where(ok, FITS, TOO_LARGE))
+
+
+def _schedule(every: list[Task], device: Device) -> tuple[list[Array], list[Array]]:
+    free: dict[tuple[int, str], Array] = {}
+    starts: list[Array] = []
+    ends: list[Array] = []
+    credits = _Credits(device)
+    for task in every:
+        start = free.get(task.queue, 0.0)
+        for i in task.after:
+            start = larger(start, ends[i])
+        if task.row.takes:
+            start = larger(start, credits.available(task))
+        end = start + task.cost.alone_s * task.scale
+        if task.row.gives:
+            credits.give(task, end)
+        starts.append(start)
+        ends.append(end)
+        free[task.queue] = end
+    return starts, ends
+
+
+def _energy(every: list[Task], latency: Array, device: Device) -> Array:
+    total: Array = 0.0
+    for task in every:
+        for joules in task.cost.joules.values():
+            total = total + joules * task.scale
+    return total * copies(every, device) + device.static_power * latency * device.count
+
+
+class _Credits:
+    """Room in bounded buffers over time, taken and given back in program order."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.taken: dict[tuple[int, str], float] = {}
+        self.given: dict[tuple[int, str], list[tuple[float, Array]]] = {}
+
+    def available(self, task: Task) -> Array:
+        """When everything `task` takes has been given back by rows before it."""
+        when: Array = 0.0
+        for name, amount in task.row.takes.items():
+            key = (task.row.op.stage, name)
+            self.taken[key] = self.taken.get(key, 0.0) + amount
+            when = larger(when, self._when_returned(key, self.taken[key] - float(self.device.buffers[name].capacity), task))
+        return when
+
+    def _when_returned(self, key: tuple[int, str], missing: float, task: Task) -> Array:
+        when: Array = 0.0
+        for amount, at in self.given.get(key, []):
+            if missing <= 0:
+                break
+            when, missing = larger(when, at), missing - amount
+        if missing > 0:
+            raise InputError(f"{self.device.name}: {task.row.op.name} never starts: no row before it gives back room in {key[1]}")
+        return when
+
+    def give(self, task: Task, at: Array) -> None:
+        for name, amount in task.row.gives.items():
+            self.given.setdefault((task.row.op.stage, name), []).append((amount, at))

@@ -1,0 +1,103 @@
+"""From start and end times to a Trace: totals over repetitions and devices, static energy, and the laws every run is held to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from hwsim.device import Device
+from hwsim.engine.tasks import Task
+from hwsim.op import Array
+from hwsim.trace import SHARED, STATIC, Trace, TraceRow, check_laws
+
+
+def copies(every: list[Task], device: Device) -> float:
+    """Devices that each row stands for: all of them, divided by the pipeline stages."""
+    return device.count / (1 + max((task.row.op.stage for task in every), default=0))
+
+
+def finished(
+    every: list[Task], starts: Mapping[int, float], ends: Mapping[int, float], device: Device, served: Mapping[str, float]
+) -> Trace:
+    """The Trace of a run; InternalError when bytes were lost or a row beat its roof."""
+    bounds = _segment_bounds(every, starts, ends)
+    many = copies(every, device)
+    rows = [_row(task, starts[i], ends[i], bounds[task.segment], many) for i, task in enumerate(every)]
+    latency = max(ends.values(), default=0.0)
+    if device.static_power:
+        rows.append(static_row(latency, float(device.static_power) * device.count))
+    asked: dict[str, list[float]] = {}
+    for task in every:
+        for memory, moved in task.cost.traffic.items():
+            asked.setdefault(memory, []).append(float(moved * task.scale))
+    trace = Trace(rows=tuple(rows), latency_s=latency, arch=device.name)
+    return check_laws(trace, {memory: math.fsum(parts) for memory, parts in asked.items()}, served)
+
+
+def summed(every: list[Task], starts: Sequence[Array], ends: Sequence[Array], points: int, device: Device) -> Trace:
+    """One Trace for `points` runs in a row in which nothing overlaps: each row's totals over all of them, one after another."""
+    many = copies(every, device)
+    rows, now = [], 0.0
+    for task, start, end in zip(every, starts, ends, strict=True):
+        seconds = _total(end - start, points)
+        rows.append(_summed_row(task, now, now + seconds, points, many))
+        now += seconds
+    if device.static_power:
+        rows.append(static_row(now, float(device.static_power) * device.count))
+    return Trace(rows=tuple(rows), latency_s=now, arch=device.name)
+
+
+def _total(values: Array, points: int) -> float:
+    """Sum over the points; a scalar counts once for each."""
+    return float(np.sum(values)) if np.ndim(values) else float(values) * points
+
+
+def _summed_row(task: Task, start: float, end: float, points: int, many: float) -> TraceRow:
+    op, cost = task.row.op, task.cost
+    scale = task.scale
+
+    def over_devices(parts: Mapping[str, Array]) -> dict[str, float]:
+        return {name: _total(value * scale, points) * many for name, value in parts.items()}
+
+    fixed, compute, memory = (_total(term * scale, points) for term in (cost.fixed_s, cost.busy_s, cost.memory_s))
+    return TraceRow(
+        name=op.name, kind=op.kind, unit=task.row.unit, start_s=start, end_s=end, op=_total(op.ops * scale, points) * many,
+        bytes=over_devices(cost.traffic), joules=over_devices(cost.joules), operands=over_devices(op.bytes),
+        bound=bound(cost.method, fixed, compute, memory), fixed_s=fixed, compute_s=compute, memory_s=memory,
+        block=op.block, repeat=op.repeat * points, stage=op.stage, precision=op.precision, method=cost.method,
+        block_start_s=start, block_end_s=end,
+    )  # fmt: skip
+
+
+def static_row(latency: float, watts: float) -> TraceRow:
+    """Power that flows whatever happens, as a row of its own (of no length) so that the parts add up to the whole."""
+    return TraceRow(STATIC, STATIC, STATIC, latency, latency, 0.0, {}, {STATIC: watts * latency}, STATIC)
+
+
+def _segment_bounds(
+    every: list[Task], starts: Mapping[int, float], ends: Mapping[int, float]
+) -> dict[int, tuple[float, float]]:
+    bounds: dict[int, tuple[float, float]] = {}
+    for i, task in enumerate(every):
+        low, high = bounds.get(task.segment, (math.inf, 0.0))
+        bounds[task.segment] = (min(low, starts[i]), max(high, ends[i]))
+    return bounds
+
+
+def _row(task: Task, start: float, end: float, block: tuple[float, float], many: float) -> TraceRow:
+    row = _summed_row(task, start, end, 1, many)
+    alone = float(task.cost.alone_s * task.scale)
+    slowed = end - start > alone * (1 + 1e-9) + 1e-15
+    return replace(row, bound=SHARED if slowed else row.bound, block_start_s=block[0], block_end_s=block[1])
+
+
+def bound(method: str, fixed: float, compute: float, memory: float) -> str:
+    """What the time is mostly made of: a link, latency (launches), compute or memory."""
+    if method == "link":
+        return "link"
+    if fixed > max(compute, memory):
+        return "latency"
+    return "compute" if compute >= memory else "memory"

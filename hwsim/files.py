@@ -1,0 +1,142 @@
+"""Reading files that may come from a stranger: size, depth and node limits first, then safe parsing, one-line errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hwsim.errors import InputError
+
+MAX_BYTES = 2 * 1024**2
+MAX_DEPTH = 40
+MAX_NODES = 200_000
+
+
+def read_text(path: Path) -> str:
+    """The text of a regular file of at most MAX_BYTES; InputError otherwise."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    if not path.is_file():
+        raise InputError(f"{path}: not a regular file; accepted: a .yaml or .json file")
+    if path.stat().st_size > MAX_BYTES:
+        raise InputError(f"{path}: {path.stat().st_size / 1024**2:.1f} MiB; accepted: at most {MAX_BYTES // 1024**2} MiB")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start}); accepted: a .yaml or .json file") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """Plain data from YAML: no tags, no aliases, no duplicate keys, bounded depth and size."""
+    text = read_text(path)
+    try:
+        _check_events(path, text)
+        return yaml.load(text, Loader=_PlainLoader)
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {_one_line(error)}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: {_one_line(error)}") from error
+
+
+def read_json(path: Path) -> Any:
+    """Plain data from JSON: finite numbers, bounded depth and size."""
+    text = read_text(path)
+    try:
+        data = json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not valid JSON: {error.msg} (line {error.lineno})") from error
+    except RecursionError as error:
+        raise InputError(f"{path}: nested too deeply; accepted: at most {MAX_DEPTH} levels") from error
+    except ValueError as error:
+        raise InputError(f"{path}: {_one_line(error)}") from error
+    _check_depth(path, data)
+    return data
+
+
+def read_mapping(path: Path) -> Mapping[str, Any]:
+    """A YAML or JSON file whose top level is a mapping."""
+    data = read_json(path) if path.suffix == ".json" else read_yaml(path)
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise InputError(f"{path}: holds a {type(data).__name__}; accepted: a mapping of names to values")
+    return data
+
+
+class _PlainLoader(yaml.CSafeLoader):
+    """CSafeLoader that refuses duplicate keys, which YAML forbids and PyYAML silently overwrites."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and isinstance(key.value, str):
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key.value!r}", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+def _check_events(path: Path, text: str) -> None:
+    """Walk the parse events, which costs no memory, before anything is built from them."""
+    depth = nodes = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        nodes += 1
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.AliasEvent):
+            raise InputError(f"{path}: line {event.start_mark.line + 1}: aliases (*{event.anchor}) are not accepted")
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            raise InputError(f"{path}: line {event.start_mark.line + 1}: tag {tag[:60]!r} is not accepted; plain values only")
+        if depth > MAX_DEPTH:
+            raise InputError(f"{path}: line {event.start_mark.line + 1}: nested deeper than {MAX_DEPTH} levels")
+        if nodes > MAX_NODES:
+            raise InputError(f"{path}: more than {MAX_NODES} values")
+
+
+def _check_depth(path: Path, data: Any) -> None:
+    level = [data]
+    for _ in range(MAX_DEPTH + 1):
+        level = [child for item in level if isinstance(item, dict | list) for child in _children(item)]
+        if not level:
+            return
+    raise InputError(f"{path}: nested deeper than {MAX_DEPTH} levels")
+
+
+def _children(item: dict[str, Any] | list[Any]) -> list[Any]:
+    return list(item.values()) if isinstance(item, dict) else item
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not accepted; numbers must be finite")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or nothing: to a temporary name beside it, then rename."""
+    import os
+    import tempfile
+
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; accepted: a file name")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error

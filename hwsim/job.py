@@ -1,0 +1,182 @@
+"""One run, end to end: model, device and a job -> lower, parallelize, place, simulate -> Trace.
+
+Phases
+- prefill: `batch` prompts of `prompt` tokens; makes the first token, so its latency is the TTFT.
+- decode: one token for each of `batch` sequences with `prompt` tokens in the cache.
+- generate: prefill, then `output` - 1 decode steps over growing contexts; TTFT, TPOT (mean time per output token) and all.
+- mixed: any (new tokens, context) per sequence in one pass, as continuous batching makes them.
+
+Decode steps of a generation are priced in one broadcast call where nothing overlaps (then that is exact, see engine/estimate.py),
+and simulated step by step where units compete for a memory or where routing is drawn per step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal, get_args
+
+import numpy as np
+
+from hwsim.catalogue import load_device, load_model
+from hwsim.device import Device
+from hwsim.engine import estimate, simulate
+from hwsim.engine.record import summed
+from hwsim.errors import InputError
+from hwsim.formats import bits
+from hwsim.lower.batch import Batch, decode, mixed, prefill
+from hwsim.lower.model import Model, Precision
+from hwsim.lower.moe import Routing, read_routing
+from hwsim.lower.transformer import Mla, lower
+from hwsim.op import Array
+from hwsim.place import Plan, Policy, Row, parallelize, place, read_policy
+from hwsim.place.parallel import read_plan
+from hwsim.trace import Trace
+
+Phase = Literal["prefill", "decode", "generate", "mixed"]
+MAX_TOKENS = 100_000_000
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to run: phase, batch, lengths, number formats, routing, policy and parallel plan; all as a user types them."""
+
+    phase: Phase = "generate"
+    batch: int = 1
+    prompt: int = 1024
+    output: int = 128
+    sequences: Sequence[tuple[int, int]] = ()
+    weights: str | None = None
+    activations: str | None = None
+    kv: str | None = None
+    routing: str = "uniform"
+    seed: int | None = None
+    policy: str | Policy = "fastest"
+    parallel: str | Plan = "auto"
+    mla: Mla = "auto"
+    set: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.phase not in get_args(Phase):
+            raise InputError(f"phase: {self.phase!r}; accepted: {', '.join(get_args(Phase))}")
+        if self.mla not in get_args(Mla):
+            raise InputError(f"mla: {self.mla!r}; accepted: {', '.join(get_args(Mla))}")
+        for name in ("batch", "prompt", "output"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_TOKENS:
+                raise InputError(f"{name}: {value!r}; accepted: a whole number from 1 to {MAX_TOKENS}")
+        if (self.phase == "mixed") != bool(self.sequences):
+            raise InputError("phase mixed and a list of sequences (new tokens, context) need each other")
+
+    def settings(self) -> dict[str, str]:
+        """What is not left at its default, for reports."""
+        shown = {f.name: getattr(self, f.name) for f in fields(self)}
+        needed = {"phase", "batch", "prompt", "output"} if self.phase == "generate" else {"phase", "batch", "prompt"}
+        return {name: str(value) for name, value in shown.items() if name in needed or value != getattr(Job(), name)}
+
+
+def run(model: Model | str, device: Device | str, job: Job | None = None, **changes: object) -> Trace:
+    """Simulate `job` (or Job(**changes)) of `model` on `device`; names and files are loaded.
+
+    Raises InputError for what is not understood, CapacityError when it does not fit, PlacementError when a unit is missing.
+    """
+    model = load_model(model) if isinstance(model, str) else model
+    device = load_device(device) if isinstance(device, str) else device
+    job = replace(job or Job(), **changes)  # type: ignore[arg-type]
+    context = _Context(model, device.with_values(job.set), job)
+    trace = context.generate() if job.phase == "generate" else context.one_pass()
+    return replace(trace, model=model.name, arch=device.name, notes=model.notes)
+
+
+def price(model: Model | str, device: Device | str, batch: Batch, job: Job | None = None) -> Array:
+    """Seconds of one pass over `batch` in closed form; contexts, counts and device numbers may be arrays."""
+    model = load_model(model) if isinstance(model, str) else model
+    device = load_device(device) if isinstance(device, str) else device
+    return estimate(_Context(model, device, job or Job()).rows(batch), device).latency_s
+
+
+class _Context:
+    """A job with everything it names resolved."""
+
+    def __init__(self, model: Model, device: Device, job: Job) -> None:
+        self.model, self.device, self.job = model, device, job
+        self.plan = job.parallel if isinstance(job.parallel, Plan) else read_plan(job.parallel, device)
+        self.policy = read_policy(job.policy) if isinstance(job.policy, str) else job.policy
+        self.routing = read_routing(job.routing, job.seed)
+        self.precision = chosen_precision(model, job)
+
+    def one_pass(self) -> Trace:
+        job = self.job
+        if job.phase == "mixed":
+            if self.plan.dp * self.plan.microbatches > 1:
+                raise InputError("parallel: dp and microbatches divide a batch of equal sequences; accepted: tp, pp, ep for phase mixed")
+            trace = self._simulated(mixed(job.sequences), "mixed")
+            return replace(trace, tokens=float(sum(new for new, _ in job.sequences)))
+        if job.phase == "prefill":
+            trace = self._simulated(prefill(self._part(), job.prompt), "prefill")
+            return replace(trace, tokens=float(job.batch * job.prompt), marks={"ttft_s": trace.latency_s})
+        trace = self._simulated(decode(self._part(), job.prompt), "decode")
+        return replace(trace, tokens=float(job.batch), marks={"tpot_s": trace.latency_s})
+
+    def generate(self) -> Trace:
+        """Prefill, then all decode steps."""
+        job = self.job
+        self._check_last_step()
+        first = self._simulated(prefill(self._part(), job.prompt), "prefill")
+        steps = job.output - 1
+        trace, marks = first, {"ttft_s": first.latency_s}
+        if steps:
+            later = self._steps(np.arange(job.prompt, job.prompt + steps))
+            trace, marks = first.then(later), marks | {"tpot_s": later.latency_s / steps}
+        return replace(trace, tokens=float(job.batch * job.output), marks=marks)
+
+    def rows(self, batch: Batch, routing: Routing | None = None) -> list[Row]:
+        ops = lower(self.model, batch, self.precision, routing or self.routing, self.job.mla)
+        return place(parallelize(ops, self.plan, self.device), self.device, self.policy)
+
+    def _part(self) -> int:
+        """Sequences of one microbatch of one replica."""
+        parts = self.plan.dp * self.plan.microbatches
+        if self.job.batch % parts:
+            raise InputError(f"batch: {self.job.batch}; accepted: a multiple of dp x microbatches = {parts}")
+        return self.job.batch // parts
+
+    def _simulated(self, batch: Batch, phase: str, routing: Routing | None = None) -> Trace:
+        trace = simulate(self.rows(batch, routing), self.device)
+        return replace(trace, rows=tuple(replace(row, phase=phase) for row in trace.rows))
+
+    def _check_last_step(self) -> None:
+        """Refuse at once what would run out of memory on the way."""
+        from hwsim.place.capacity import check_capacity
+
+        check_capacity(self.rows(decode(self._part(), self.job.prompt + self.job.output - 1)), self.device)
+
+    def _steps(self, contexts: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Trace:
+        if self.routing.seed is None:
+            whole = estimate(self.rows(decode(self._part(), contexts.astype(float))), self.device)
+            if whole.sequential:
+                trace = summed(whole.tasks, whole.starts, whole.ends, len(contexts), self.device)
+                return replace(trace, rows=tuple(replace(row, phase="decode") for row in trace.rows))
+        return self._step_by_step(contexts.tolist())
+
+    def _step_by_step(self, contexts: Sequence[int]) -> Trace:
+        """Every step by events, its rows after those of the step before."""
+        rows, now = [], 0.0
+        for index, context in enumerate(contexts):
+            step = self._simulated(decode(self._part(), context), "decode", replace(self.routing, draw=index + 1))
+            rows += [row.shifted(now) for row in step.rows]
+            now += step.latency_s
+        return Trace(rows=tuple(rows), latency_s=now)
+
+
+def chosen_precision(model: Model, job: Job) -> Precision:
+    """The model's own formats, changed by what the job names. New weights alone are weight-only: activations stay as they flow."""
+    precision = model.precision
+    for name in (job.weights, job.activations, job.kv):
+        if name is not None:
+            bits(name)
+    if job.weights is not None:
+        precision = replace(precision.with_weights(job.weights), activations=precision.stream)
+    if job.activations is not None:
+        precision = replace(precision, activations=job.activations)
+    return replace(precision, kv=job.kv) if job.kv is not None else precision

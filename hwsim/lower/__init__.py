@@ -1,0 +1,1 @@
+"""Network -> ops: what must be done, before any hardware is known."""

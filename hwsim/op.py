@@ -1,0 +1,340 @@
+"""Op: what must be done, before anybody decides where. Dimensions and number formats -> operations and bytes; knows no hardware.
+
+Every dimension may be a NumPy array: one Op then stands for many (1,024 decode contexts, 100,000 design points), and all that is
+computed from it broadcasts. Conventions: 1 MAC = 2 operations; `bytes` is traffic below the caches, each operand moved once;
+`resident` is what has to stay in memory. Both are keyed by operand: "weights", "activations", "kv".
+
+A list of Op is a workload. Repeated layers stay folded: `repeat` equal blocks named `block` are one group of ops, and a barrier
+stands between two repetitions, so that repeating a block n times takes exactly n times as long. `after` names the ops that must
+have ended; it is empty for an op that may start at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsim.formats import multiplied_in, nbytes
+
+Array = float | NDArray[np.float64]
+Math = Literal["matmul", "vector", "move"]
+Split = Literal["columns", "rows", "heads", "experts", "none"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Op:
+    """Base of all ops. `kind` is a label to group by in reports, never a switch; `math` says what sort of unit can do it.
+
+    `split` says how a tensor-parallel group divides the op: "columns" of the output, "rows" of the reduction (the result is then
+    a partial sum that must be all-reduced), "heads", "experts", or "none" (every device does all of it).
+    """
+
+    math: ClassVar[Math] = "vector"
+
+    name: str
+    kind: str
+    after: tuple[str, ...] = ()
+    block: str = ""
+    repeat: int = 1
+    stage: int = 0
+    microbatch: int = 0
+    split: Split = "none"
+    stream: str = "bf16"
+
+    @property
+    def ops(self) -> Array:
+        """Operations."""
+        raise NotImplementedError
+
+    @property
+    def bytes(self) -> Mapping[str, Array]:
+        """Bytes moved per operand."""
+        raise NotImplementedError
+
+    @property
+    def resident(self) -> Mapping[str, Array]:
+        """Bytes that stay in memory for this op, for one repetition."""
+        return {}
+
+    @property
+    def workspace(self) -> Array:
+        """Bytes of activations alive while the op runs; not added up over ops."""
+        return self.bytes.get("activations", 0.0)
+
+    @property
+    def precision(self) -> str:
+        """Format the arithmetic is done in."""
+        return self.stream
+
+    @property
+    def op_b(self) -> Array:
+        """Arithmetic intensity: operations per byte moved."""
+        return self.ops / sum(self.bytes.values())
+
+    @property
+    def output_bytes(self) -> Array:
+        """Bytes of the result: what an all-reduce after this op has to carry."""
+        return 0.0
+
+    @property
+    def dims(self) -> dict[str, Any]:
+        """The shape, for tables and traces."""
+        base = Op.__dataclass_fields__
+        return {name: value for name, value in self.__dict__.items() if name in self.__dataclass_fields__ and name not in base}
+
+    def shard(self, ways: int) -> Self:
+        """This op's part on one of `ways` devices that split it."""
+        if self.split == "none" or ways == 1:
+            return self
+        return replace(self, **self._part(ways))
+
+    def _part(self, ways: int) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Gemm(Op):
+    """`groups` independent products (m x k) times (k x n) with weights: 2mkn operations, activations in and out, weights once."""
+
+    math: ClassVar[Math] = "matmul"
+
+    m: Array
+    n: Array
+    k: Array
+    groups: Array = 1.0
+    weights: str = "bf16"
+    activations: str = "bf16"
+
+    @cached_property
+    def ops(self) -> Array:
+        return 2.0 * self.groups * self.m * self.n * self.k
+
+    @cached_property
+    def bytes(self) -> Mapping[str, Array]:
+        moved = self.groups * self.m * self.k * nbytes(self.activations) + self.output_bytes
+        return {"weights": self._weight_bytes, "activations": moved}
+
+    @property
+    def resident(self) -> Mapping[str, Array]:
+        return {"weights": self._weight_bytes}
+
+    @property
+    def _weight_bytes(self) -> Array:
+        return self.groups * self.n * self.k * nbytes(self.weights)
+
+    @property
+    def output_bytes(self) -> Array:
+        return self.groups * self.m * self.n * nbytes(self.stream)
+
+    @property
+    def precision(self) -> str:
+        return multiplied_in(self.weights, self.activations)
+
+    def _part(self, ways: int) -> dict[str, Any]:
+        dim = {"columns": "n", "rows": "k", "heads": "groups"}[self.split]
+        return {dim: getattr(self, dim) / ways}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AttentionOp(Op):
+    """Fused attention over a batch: scores, softmax and context, with Q, K, V and the result moved once (FlashAttention).
+
+    `pairs` query-key pairs over all sequences, `q_tokens` new tokens, `kv_tokens` cached tokens read, `cached_tokens` kept
+    afterwards (more than is read where a sliding window keeps all). Per KV head and token `kv_dim` elements are read: K and V,
+    or the latent for absorbed MLA. `expanded`: K and V were rebuilt per head (MLA prefill) and are read as activations, while
+    the cache holds `cache_width` elements. Left out: softmax's own operations (about 5 per pair and head on the vector unit).
+    """
+
+    math: ClassVar[Math] = "matmul"
+
+    sequences: Array
+    pairs: Array
+    q_tokens: Array
+    kv_tokens: Array
+    cached_tokens: Array
+    heads: Array
+    kv_heads: Array
+    qk_dim: int
+    v_dim: int
+    kv_dim: int
+    cache_width: Array
+    kv: str = "bf16"
+    expanded: bool = False
+
+    @cached_property
+    def ops(self) -> Array:
+        return 2.0 * self.pairs * self.heads * (self.qk_dim + self.v_dim)
+
+    @cached_property
+    def bytes(self) -> Mapping[str, Array]:
+        queries = self.q_tokens * self.heads * (self.qk_dim + self.v_dim) * nbytes(self.stream)
+        read = self.kv_tokens * self.kv_heads * self.kv_dim
+        if self.expanded:
+            return {"activations": queries + read * nbytes(self.stream), "kv": 0.0 * read}
+        return {"activations": queries, "kv": read * nbytes(self.kv)}
+
+    @property
+    def resident(self) -> Mapping[str, Array]:
+        return {"kv": self.cached_tokens * self.cache_width * nbytes(self.kv)}
+
+    def _part(self, ways: int) -> dict[str, Any]:
+        """Heads are divided; a KV head is copied to several devices when there are more devices than KV heads."""
+        kept = max(self.kv_heads / ways, 1.0)
+        return {"heads": self.heads / ways, "kv_heads": kept, "cache_width": self.cache_width * kept / self.kv_heads}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Experts(Op):
+    """The routed experts of one layer as a grouped GEMM: gate, up, activation and down of every expert that is hit.
+
+    `chosen[e]` is the probability that a token picks expert e (they add up to top-k), or with `counted` the number of tokens
+    that picked it. Expert e is hit with probability 1 - (1 - chosen)^tokens (tokens route independently), or for certain when
+    `balanced`. An expert without tokens moves no weights.
+    """
+
+    math: ClassVar[Math] = "matmul"
+
+    tokens: Array
+    hidden: int
+    inner: Array
+    matrices: int
+    chosen: NDArray[np.float64]
+    counted: bool = False
+    balanced: bool = False
+    weights: str = "bf16"
+    activations: str = "bf16"
+
+    @property
+    def experts(self) -> int:
+        return len(self.chosen)
+
+    @cached_property
+    def pairs(self) -> Array:
+        """(token, expert) pairs."""
+        total = float(self.chosen.sum())
+        return total if self.counted else self.tokens * total
+
+    @cached_property
+    def active(self) -> Array:
+        """Expected number of experts with at least one token."""
+        if self.counted:
+            return float(np.count_nonzero(self.chosen))
+        if self.balanced:
+            return np.minimum(float(self.experts), self.pairs)
+        odds, how_many = np.unique(self.chosen, return_counts=True)
+        return sum(n * (1.0 - (1.0 - p) ** self.tokens) for p, n in zip(odds.tolist(), how_many.tolist(), strict=True))
+
+    @cached_property
+    def ops(self) -> Array:
+        return 2.0 * self.matrices * self.pairs * self.hidden * self.inner
+
+    @cached_property
+    def bytes(self) -> Mapping[str, Array]:
+        into = self.pairs * (self.hidden + self.inner) * nbytes(self.activations)
+        out = self.pairs * (self.hidden + (2 * self.matrices - 3) * self.inner) * nbytes(self.stream)
+        return {"weights": self.active * self._expert_bytes, "activations": into + out}
+
+    @property
+    def resident(self) -> Mapping[str, Array]:
+        return {"weights": self.experts * self._expert_bytes}
+
+    @property
+    def _expert_bytes(self) -> Array:
+        return self.matrices * self.hidden * self.inner * nbytes(self.weights)
+
+    @property
+    def output_bytes(self) -> Array:
+        """One row per token: the results of its experts are added up before they leave the device."""
+        return self.tokens * self.hidden * nbytes(self.stream)
+
+    @property
+    def precision(self) -> str:
+        return multiplied_in(self.weights, self.activations)
+
+    def _part(self, ways: int) -> dict[str, Any]:
+        return {"inner": self.inner / ways}
+
+    def on_rank(self, ranks: int) -> Experts:
+        """The most loaded of `ranks` expert-parallel devices; experts are dealt round-robin."""
+        hands = [self.chosen[rank::ranks] for rank in range(ranks)]
+        return replace(self, chosen=max(hands, key=lambda hand: float(hand.sum())))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Elementwise(Op):
+    """Norms, rotary embedding, activations, residual adds: `read` + `written` elements and `work` operations per token."""
+
+    tokens: Array
+    read: Array
+    written: Array
+    work: Array
+
+    @cached_property
+    def ops(self) -> Array:
+        return self.tokens * self.work
+
+    @cached_property
+    def bytes(self) -> Mapping[str, Array]:
+        return {"activations": self.tokens * (self.read + self.written) * nbytes(self.stream)}
+
+    def _part(self, ways: int) -> dict[str, Any]:
+        return {"read": self.read / ways, "written": self.written / ways, "work": self.work / ways}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lookup(Op):
+    """Embedding: one row of `width` elements per token out of a table of `rows`. A tied table is resident with the LM head."""
+
+    tokens: Array
+    width: int
+    rows: Array
+    weights: str = "bf16"
+    tied: bool = False
+
+    @property
+    def ops(self) -> Array:
+        return 0.0 * self.tokens
+
+    @cached_property
+    def bytes(self) -> Mapping[str, Array]:
+        row = self.tokens * self.width
+        return {"weights": row * nbytes(self.weights), "activations": self.output_bytes}
+
+    @property
+    def resident(self) -> Mapping[str, Array]:
+        return {"weights": 0.0 if self.tied else self.rows * self.width * nbytes(self.weights)}
+
+    @property
+    def output_bytes(self) -> Array:
+        return self.tokens * self.width * nbytes(self.stream)
+
+    def _part(self, ways: int) -> dict[str, Any]:
+        return {"rows": self.rows / ways}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Move(Op):
+    """Bytes over a link: `sent` per device in one direction, in `hops` dependent steps that each pay the link's latency.
+
+    `span` is how many neighbouring devices the group reaches over; it decides which link carries it.
+    """
+
+    math: ClassVar[Math] = "move"
+
+    sent: Array
+    hops: float
+    span: int
+
+    @property
+    def ops(self) -> Array:
+        return 0.0 * self.sent
+
+    @property
+    def bytes(self) -> Mapping[str, Array]:
+        """What leaves and what arrives, both in this device's memory."""
+        return {"activations": 2.0 * self.sent}

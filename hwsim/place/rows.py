@@ -1,0 +1,48 @@
+"""A mapping is a list of rows: op, unit, home of each operand, share. Printable, editable, diffable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hwsim.device import Device
+from hwsim.errors import PlacementError
+from hwsim.op import Array, Move, Op
+from hwsim.place.policy import Policy, fastest, homes
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """`op` runs on `unit`; its operands live in the memories of `home`.
+
+    `share` is the part of the op that this row does: 1, or 0..1 per design point when a policy chooses by mask. `takes` and
+    `gives` are bytes of credit on the device's bounded buffers: taken when the row starts, given back when it ends.
+    """
+
+    op: Op
+    unit: str
+    home: Mapping[str, str]
+    share: Array = 1.0
+    takes: Mapping[str, float] = field(default_factory=dict)
+    gives: Mapping[str, float] = field(default_factory=dict)
+
+
+def place(ops: Iterable[Op], device: Device, policy: Policy | None = None) -> list[Row]:
+    """Send every op to a unit of `device` by `policy` (default: the fastest unit able to do it), every move to a link.
+
+    Raises PlacementError when no unit can do an op.
+    """
+    policy = policy or fastest()
+    return [row for op in ops for row in _rows(op, device, policy)]
+
+
+def _rows(op: Op, device: Device, policy: Policy) -> list[Row]:
+    if isinstance(op, Move):
+        link = device.link_over(op.span)
+        return [Row(op, link, {"activations": device.links[link].memory})]
+    shares = policy(op, device)
+    if not shares:
+        raise PlacementError(f"{device.name}: the policy sent {op.name} nowhere")
+    return [Row(op, unit, homes(device, unit), share) for unit, share in shares.items() if np.any(share)]
