@@ -3,11 +3,11 @@ from .device import Device
 from .engine import estimate, simulate
 from .errors import HwsimError
 from .job import Job, run
-from .lower.batch import decode, mixed, prefill
-from .lower.model import Model
-from .lower.transformer import lower
+from .lowering.batch import decode, mixed, prefill
+from .lowering.model import Model
+from .lowering.transformer import lower
 from .op import Op
-from .place import parallelize, place
+from .placement import parallelize, place
 from .reproduce import check
 from .trace import Trace
 

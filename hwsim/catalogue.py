@@ -9,11 +9,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from hwsim.cost import physics
 from hwsim.device import Device, validated
 from hwsim.errors import InputError
 from hwsim.files import read_mapping
 from hwsim.formats import nbytes
-from hwsim.lower.model import Model
+from hwsim.lowering.model import Model
 
 _SYSTEM = re.compile(r"([1-9]\d{0,5})x-(.+)")
 _WORDS = frozenset({"name", "description", "aliases", "source"})
@@ -76,6 +77,11 @@ def _read_device(path: Path) -> Device:
     written = {where: text for where, (text, _) in origin.items()}
     provenance = {where: source for where, (_, source) in origin.items()}
     device: Device = validated(Device, {**plain, "provenance": provenance, "written": written}, str(path))
+    for name, unit in device.units.items():
+        try:
+            physics(unit.cost)
+        except InputError as error:
+            raise InputError(f"{path}: units.{name}.{error}") from error
     return device
 
 
@@ -146,7 +152,7 @@ def load_model(name: str) -> Model:
 
 
 def _read_model(path: Path) -> Model:
-    from hwsim.lower.huggingface import config_fields, read_config
+    from hwsim.lowering.huggingface import config_fields, read_config
 
     raw = read_mapping(path)
     name = path.parent.name if path.stem == "config" and path.parent.name else path.stem
@@ -174,7 +180,13 @@ def _is_device(name: str) -> bool:
 
 def _describe_device(device: Device) -> dict[str, Any]:
     numbers = [{"path": path, "value": device.written.get(path, ""), "source": text} for path, text in device.provenance.items()]
-    return {"arch": device.name, "description": device.description, "aliases": list(device.aliases), "count": device.count, "numbers": numbers}
+    return {
+        "arch": device.name,
+        "description": device.description,
+        "aliases": list(device.aliases),
+        "count": device.count,
+        "numbers": numbers,
+    }
 
 
 def _describe_model(model: Model) -> dict[str, Any]:

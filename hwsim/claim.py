@@ -1,7 +1,7 @@
-"""Claim: what somebody published or measured, with unit, configuration, source and provenance, and the run that should give it.
+"""Claim: what somebody published or measured, with unit, configuration and provenance, and the run that should give it.
 
-A claims file is a list of claims, or a mapping {runs: {name: run}, claims: [...]}. A run is data; `measure` names what is compared:
-a field of the trace or of the model, or a function in the study's study.py.
+A claims file is a list of claims, or a mapping {runs: {name: run}, claims: [...]}. A run is data; `measure` names what is
+compared: a field of the trace or of the model, or a function in the study's study.py.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ class Claim(_Data):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.tolerance is not None and self.tolerance > TOLERANCE[self.provenance]:
-            raise ValueError(f"tolerance {self.tolerance} is looser than {TOLERANCE[self.provenance]} for provenance {self.provenance}")
+            raise ValueError(
+                f"tolerance {self.tolerance} is looser than {TOLERANCE[self.provenance]} for provenance {self.provenance}"
+            )
         if self.status in ("missed", "not-modelled") and not self.reason:
             raise ValueError(f"status {self.status} needs a reason")
         if (self.run is None) != (self.measure is None):

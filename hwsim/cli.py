@@ -9,7 +9,7 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from hwsim.device import Device
     from hwsim.job import Job
+    from hwsim.job import Phase as JobPhase
     from hwsim.trace import Trace
 
 app = typer.Typer(
@@ -30,8 +31,12 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-ModelArg = Annotated[str, typer.Argument(metavar="MODEL", help="A name of `hwsim list models`, or a config.json.", show_default=False)]
-ArchArg = Annotated[str, typer.Argument(metavar="ARCH", help="A name of `hwsim list arch`, a file, or 4x-NAME.", show_default=False)]
+ModelArg = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A name of `hwsim list models`, or a config.json.", show_default=False)
+]
+ArchArg = Annotated[
+    str, typer.Argument(metavar="ARCH", help="A name of `hwsim list arch`, a file, or 4x-NAME.", show_default=False)
+]
 Archs = Annotated[list[str], typer.Argument(metavar="ARCH...", help="Two or more; ratios are to the first.", show_default=False)]
 Phase = Annotated[str, typer.Option(help="prefill, decode, generate or mixed.")]
 Batch = Annotated[int, typer.Option(help="Sequences.")]
@@ -40,14 +45,24 @@ Output = Annotated[int, typer.Option(help="Tokens out, for generate.")]
 Mixed = Annotated[str, typer.Option(metavar="NEW:CONTEXT[*N],...", help="Sequences of phase mixed, e.g. 512:0,1:2048*31.")]
 Policy = Annotated[str, typer.Option(help="fastest, op-b[:ridge=N] or pin:unit=NAME.")]
 Parallel = Annotated[str, typer.Option(help="auto, or tp=,pp=,dp=,ep=,microbatches= (tp x pp x dp devices).")]
-Weights = Annotated[str | None, typer.Option(help="Weight format, e.g. fp8 or int4_g128. Default: the config's.", show_default=False)]
-Activations = Annotated[str | None, typer.Option(help="Format that linear layers read. Default: the config's.", show_default=False)]
+Weights = Annotated[
+    str | None, typer.Option(help="Weight format, e.g. fp8 or int4_g128. Default: the config's.", show_default=False)
+]
+Activations = Annotated[
+    str | None, typer.Option(help="Format that linear layers read. Default: the config's.", show_default=False)
+]
 Kv = Annotated[str | None, typer.Option(help="KV cache format. Default: the config's.", show_default=False)]
 Routing = Annotated[str, typer.Option(help="Expert choice: balanced, uniform or zipf:s=1.2.")]
-Seed = Annotated[int | None, typer.Option(min=0, help="Draw expert choice with this seed, not expected values.", show_default=False)]
+Seed = Annotated[
+    int | None, typer.Option(min=0, help="Draw expert choice with this seed, not expected values.", show_default=False)
+]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a device number.", show_default=False)]
-Report = Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write one self-contained HTML report.", show_default=False)]
-Perfetto = Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write a trace for ui.perfetto.dev.", show_default=False)]
+Report = Annotated[
+    Path | None, typer.Option(metavar="FILE.html", help="Write one self-contained HTML report.", show_default=False)
+]
+Perfetto = Annotated[
+    Path | None, typer.Option(metavar="FILE.json", help="Write a trace for ui.perfetto.dev.", show_default=False)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
@@ -140,7 +155,8 @@ def check(
 
 @app.command(name="list")
 def list_(
-    folder: Annotated[str, typer.Argument(metavar="[models | arch | studies]", help="Default: all three.")] = "", as_json: AsJson = False
+    folder: Annotated[str, typer.Argument(metavar="[models | arch | studies]", help="Default: all three.")] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Names that can be used."""
     from hwsim.catalogue import names
@@ -200,9 +216,10 @@ def _job(
     if sequences and phase != "mixed":
         raise InputError(f"--sequences belongs to --phase mixed, not {phase}")
     return Job(
-        phase=phase, batch=batch, prompt=prompt, output=output, sequences=_sequences(sequences), policy=policy, parallel=parallel,
-        weights=weights, activations=activations, kv=kv, routing=routing, seed=seed, set=_changes(changes or []),
-    )  # type: ignore[arg-type]  # fmt: skip
+        phase=cast("JobPhase", phase), batch=batch, prompt=prompt, output=output, sequences=_sequences(sequences), policy=policy,
+        parallel=parallel, weights=weights, activations=activations, kv=kv, routing=routing, seed=seed,
+        set=_changes(changes or []),
+    )  # fmt: skip
 
 
 def _sequences(text: str) -> list[tuple[int, int]]:

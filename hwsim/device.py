@@ -76,7 +76,7 @@ class Unit(_Part):
     efficiency: Fraction = 1.0
     overhead: Seconds = 0.0
     energy: Mapping[str, JoulesPerOp] = Field(default_factory=dict)
-    cost: Literal["roofline"] = "roofline"
+    cost: str = "roofline"
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -92,15 +92,19 @@ class Unit(_Part):
 
     def precision_for(self, wanted: str) -> str | None:
         """The format this unit computes `wanted` in: itself, or the narrowest wider one it has; None if there is none."""
+        if wanted in self.peak:
+            return wanted
         return next((name for name in candidates(wanted) if name in self.peak), None)
 
     def limit(self, memory: str, memories: Mapping[str, Memory]) -> Array:
         """Bytes/s this unit can draw alone from `memory`."""
+        part = memories[memory]
         port = self.port if memory == self.memory else self.ports[memory]
-        rate = memories[memory].rate
-        return rate if port is None else np.minimum(port * memories[memory].efficiency, rate)
+        return part.rate if port is None else np.minimum(port, part.bandwidth) * part.efficiency
 
     def reaches(self, memory: str) -> bool:
+        """True when operands that live in `memory` can be read."""
+        """True when operands that live in `memory` can be read."""
         return memory == self.memory or memory in self.ports
 
 
@@ -205,7 +209,9 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     first = error.errors(include_url=False)[0]
     path = ".".join(str(step) for step in first["loc"] if step != "[key]")
     if first["type"] == "extra_forbidden":
-        fields = sorted({name for part in (kind, Memory, Unit, Link, Buffer) for name in part.model_fields} - {"provenance", "written"})
+        fields = sorted(
+            {name for part in (kind, Memory, Unit, Link, Buffer) for name in part.model_fields} - {"provenance", "written"}
+        )
         near = get_close_matches(str(first["loc"][-1]), fields, 1)
         return f"{path}: unknown field" + (f" (did you mean {near[0]!r}?)" if near else "")
     if first["type"] == "missing":

@@ -81,22 +81,25 @@ class _PlainLoader(yaml.CSafeLoader):
 
 def _check_events(path: Path, text: str) -> None:
     """Walk the parse events, which costs no memory, before anything is built from them."""
-    depth = nodes = 0
-    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
-        nodes += 1
+    depth = 0
+    for nodes, event in enumerate(yaml.parse(text, Loader=yaml.CSafeLoader)):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         elif isinstance(event, yaml.AliasEvent):
-            raise InputError(f"{path}: line {event.start_mark.line + 1}: aliases (*{event.anchor}) are not accepted")
+            raise InputError(f"{path}: {_line(event)}: aliases (*{event.anchor}) are not accepted")
         tag = getattr(event, "tag", None)
         if tag is not None:
-            raise InputError(f"{path}: line {event.start_mark.line + 1}: tag {tag[:60]!r} is not accepted; plain values only")
+            raise InputError(f"{path}: {_line(event)}: tag {tag[:60]!r} is not accepted; plain values only")
         if depth > MAX_DEPTH:
-            raise InputError(f"{path}: line {event.start_mark.line + 1}: nested deeper than {MAX_DEPTH} levels")
+            raise InputError(f"{path}: {_line(event)}: nested deeper than {MAX_DEPTH} levels")
         if nodes > MAX_NODES:
             raise InputError(f"{path}: more than {MAX_NODES} values")
+
+
+def _line(event: yaml.Event) -> str:
+    return f"line {event.start_mark.line + 1}" if event.start_mark else "somewhere"
 
 
 def _check_depth(path: Path, data: Any) -> None:

@@ -63,7 +63,7 @@ def candidates(precision: str) -> tuple[str, ...]:
 def _plain(name: str) -> str:
     """The arithmetic format behind a storage format: int4_g128 -> int4, mxfp4 -> fp4, fp8_block -> fp8."""
     if name.startswith("int"):
-        width = int(bits(name.split("_")[0]))
+        width = int(bits(name.split("_", maxsplit=1)[0]))
         return "int4" if width <= 4 else "int8" if width <= 8 else "int16"
     for plain in ("fp4", "fp8"):
         if plain in name:

@@ -24,13 +24,13 @@ from hwsim.engine import estimate, simulate
 from hwsim.engine.record import summed
 from hwsim.errors import InputError
 from hwsim.formats import bits
-from hwsim.lower.batch import Batch, decode, mixed, prefill
-from hwsim.lower.model import Model, Precision
-from hwsim.lower.moe import Routing, read_routing
-from hwsim.lower.transformer import Mla, lower
+from hwsim.lowering.batch import Batch, decode, mixed, prefill
+from hwsim.lowering.model import Model, Precision
+from hwsim.lowering.moe import Routing, read_routing
+from hwsim.lowering.transformer import Mla, lower
 from hwsim.op import Array
-from hwsim.place import Plan, Policy, Row, parallelize, place, read_policy
-from hwsim.place.parallel import read_plan
+from hwsim.placement import Plan, Policy, Row, parallelize, place, read_policy
+from hwsim.placement.parallel import read_plan
 from hwsim.trace import Trace
 
 Phase = Literal["prefill", "decode", "generate", "mixed"]
@@ -109,7 +109,9 @@ class _Context:
         job = self.job
         if job.phase == "mixed":
             if self.plan.dp * self.plan.microbatches > 1:
-                raise InputError("parallel: dp and microbatches divide a batch of equal sequences; accepted: tp, pp, ep for phase mixed")
+                raise InputError(
+                    "parallel: dp and microbatches divide a batch of equal sequences; accepted: tp, pp, ep for phase mixed"
+                )
             trace = self._simulated(mixed(job.sequences), "mixed")
             return replace(trace, tokens=float(sum(new for new, _ in job.sequences)))
         if job.phase == "prefill":
@@ -147,7 +149,7 @@ class _Context:
 
     def _check_last_step(self) -> None:
         """Refuse at once what would run out of memory on the way."""
-        from hwsim.place.capacity import check_capacity
+        from hwsim.placement.capacity import check_capacity
 
         check_capacity(self.rows(decode(self._part(), self.job.prompt + self.job.output - 1)), self.device)
 
@@ -170,7 +172,7 @@ class _Context:
 
 
 def chosen_precision(model: Model, job: Job) -> Precision:
-    """The model's own formats, changed by what the job names. New weights alone are weight-only: activations stay as they flow."""
+    """The model's own formats, changed by what the job names. New weights alone are weight-only: activations stay 16 bit."""
     precision = model.precision
     for name in (job.weights, job.activations, job.kv):
         if name is not None:

@@ -112,15 +112,18 @@ class Gemm(Op):
 
     @cached_property
     def ops(self) -> Array:
+        """2 m n k, for each group."""
         return 2.0 * self.groups * self.m * self.n * self.k
 
     @cached_property
     def bytes(self) -> Mapping[str, Array]:
+        """Weights once, activations in and out."""
         moved = self.groups * self.m * self.k * nbytes(self.activations) + self.output_bytes
         return {"weights": self._weight_bytes, "activations": moved}
 
     @property
     def resident(self) -> Mapping[str, Array]:
+        """The weights."""
         return {"weights": self._weight_bytes}
 
     @property
@@ -129,10 +132,12 @@ class Gemm(Op):
 
     @property
     def output_bytes(self) -> Array:
+        """m x n results per group."""
         return self.groups * self.m * self.n * nbytes(self.stream)
 
     @property
     def precision(self) -> str:
+        """The wider of the two operands."""
         return multiplied_in(self.weights, self.activations)
 
     def _part(self, ways: int) -> dict[str, Any]:
@@ -168,10 +173,12 @@ class AttentionOp(Op):
 
     @cached_property
     def ops(self) -> Array:
+        """2 (qk_dim + v_dim) for each query-key pair and head."""
         return 2.0 * self.pairs * self.heads * (self.qk_dim + self.v_dim)
 
     @cached_property
     def bytes(self) -> Mapping[str, Array]:
+        """Queries in, results out, and the keys and values of all cached tokens."""
         queries = self.q_tokens * self.heads * (self.qk_dim + self.v_dim) * nbytes(self.stream)
         read = self.kv_tokens * self.kv_heads * self.kv_dim
         if self.expanded:
@@ -180,6 +187,7 @@ class AttentionOp(Op):
 
     @property
     def resident(self) -> Mapping[str, Array]:
+        """The cache after this pass."""
         return {"kv": self.cached_tokens * self.cache_width * nbytes(self.kv)}
 
     def _part(self, ways: int) -> dict[str, Any]:
@@ -211,6 +219,7 @@ class Experts(Op):
 
     @property
     def experts(self) -> int:
+        """Number of routed experts."""
         return len(self.chosen)
 
     @cached_property
@@ -225,22 +234,27 @@ class Experts(Op):
         if self.counted:
             return float(np.count_nonzero(self.chosen))
         if self.balanced:
-            return np.minimum(float(self.experts), self.pairs)
+            fewer: Array = np.minimum(float(self.experts), self.pairs)
+            return fewer
         odds, how_many = np.unique(self.chosen, return_counts=True)
-        return sum(n * (1.0 - (1.0 - p) ** self.tokens) for p, n in zip(odds.tolist(), how_many.tolist(), strict=True))
+        hit: Array = sum(n * (1.0 - (1.0 - p) ** self.tokens) for p, n in zip(odds.tolist(), how_many.tolist(), strict=True))
+        return hit
 
     @cached_property
     def ops(self) -> Array:
+        """2 x matrices x hidden x inner for each (token, expert) pair."""
         return 2.0 * self.matrices * self.pairs * self.hidden * self.inner
 
     @cached_property
     def bytes(self) -> Mapping[str, Array]:
+        """Weights of the experts that are hit; tokens in and out of every matrix."""
         into = self.pairs * (self.hidden + self.inner) * nbytes(self.activations)
         out = self.pairs * (self.hidden + (2 * self.matrices - 3) * self.inner) * nbytes(self.stream)
         return {"weights": self.active * self._expert_bytes, "activations": into + out}
 
     @property
     def resident(self) -> Mapping[str, Array]:
+        """All experts, hit or not."""
         return {"weights": self.experts * self._expert_bytes}
 
     @property
@@ -254,6 +268,7 @@ class Experts(Op):
 
     @property
     def precision(self) -> str:
+        """The wider of the two operands."""
         return multiplied_in(self.weights, self.activations)
 
     def _part(self, ways: int) -> dict[str, Any]:
@@ -276,10 +291,12 @@ class Elementwise(Op):
 
     @cached_property
     def ops(self) -> Array:
+        """`work` per token."""
         return self.tokens * self.work
 
     @cached_property
     def bytes(self) -> Mapping[str, Array]:
+        """`read` + `written` elements per token."""
         return {"activations": self.tokens * (self.read + self.written) * nbytes(self.stream)}
 
     def _part(self, ways: int) -> dict[str, Any]:
@@ -298,19 +315,23 @@ class Lookup(Op):
 
     @property
     def ops(self) -> Array:
+        """A look-up computes nothing."""
         return 0.0 * self.tokens
 
     @cached_property
     def bytes(self) -> Mapping[str, Array]:
+        """One row of the table per token, in and out."""
         row = self.tokens * self.width
         return {"weights": row * nbytes(self.weights), "activations": self.output_bytes}
 
     @property
     def resident(self) -> Mapping[str, Array]:
+        """The table, unless the LM head holds it."""
         return {"weights": 0.0 if self.tied else self.rows * self.width * nbytes(self.weights)}
 
     @property
     def output_bytes(self) -> Array:
+        """One row per token."""
         return self.tokens * self.width * nbytes(self.stream)
 
     def _part(self, ways: int) -> dict[str, Any]:
@@ -332,6 +353,7 @@ class Move(Op):
 
     @property
     def ops(self) -> Array:
+        """A move computes nothing."""
         return 0.0 * self.sent
 
     @property

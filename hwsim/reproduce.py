@@ -30,7 +30,9 @@ Measure = Callable[[Run], float | Sequence[float]]
 _OF_MODEL: Mapping[str, Measure] = {
     "parameters": lambda r: float(load_model(r.model).parameters),
     "active_parameters": lambda r: float(load_model(r.model).active_parameters),
-    "kv_bytes_per_token": lambda r: load_model(r.model).kv_elements_per_token() * nbytes(r.kv or load_model(r.model).precision.kv),
+    "kv_bytes_per_token": lambda r: (
+        load_model(r.model).kv_elements_per_token() * nbytes(r.kv or load_model(r.model).precision.kv)
+    ),
     "weight_bytes": lambda r: load_model(r.model).parameters * nbytes(r.weights or load_model(r.model).precision.stream),
 }
 _OF_TRACE = ("latency_s", "energy_j", "tokens_per_s", "ttft_s", "tpot_s")
@@ -64,6 +66,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
+        """True when every claims file says what is so."""
         return all(verdict.ok for verdict in self.verdicts)
 
     @property
@@ -73,9 +76,14 @@ class Report:
         counts = {name: sum(v.verdict == name for v in claims) for name in ("reproduced", "missed", "not-modelled")}
         apart = {role: sum(v.role == role for v in self.verdicts) for role in ("fitted", "input")}
         memory = sum(v.provenance == "memory" and v.verdict == "reproduced" for v in claims)
-        return counts | apart | {"reproduced_from_memory": memory, "rows": len(self.verdicts), "failed": sum(not v.ok for v in self.verdicts)}
+        return (
+            counts
+            | apart
+            | {"reproduced_from_memory": memory, "rows": len(self.verdicts), "failed": sum(not v.ok for v in self.verdicts)}
+        )
 
     def to_dict(self) -> dict[str, Any]:
+        """The JSON document of `hwsim check`."""
         return {"claims": [asdict(verdict) for verdict in self.verdicts], "summary": self.summary}
 
 
@@ -111,7 +119,8 @@ def _study_code(path: Path) -> ModuleType | None:
     if root("studies").resolve() not in path.resolve().parents or not code.is_file():
         return None
     spec = importlib.util.spec_from_file_location(f"hwsim_study_{path.parent.name}", code)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

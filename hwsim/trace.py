@@ -51,6 +51,7 @@ class TraceRow:
 
     @property
     def seconds(self) -> float:
+        """How long the row took, repetitions included."""
         return self.end_s - self.start_s
 
     def shifted(self, by: float) -> TraceRow:
@@ -75,10 +76,12 @@ class Trace:
 
     @cached_property
     def energy_j(self) -> float:
+        """All joules of the run, static ones included."""
         return math.fsum(joules for row in self.rows for joules in row.joules.values())
 
     @property
     def tokens_per_s(self) -> float:
+        """Tokens made or, in prefill, read per second."""
         return self.tokens / self.latency_s if self.latency_s else 0.0
 
     @cached_property
@@ -108,7 +111,9 @@ class Trace:
     def then(self, other: Trace) -> Trace:
         """This trace followed by another."""
         later = tuple(row.shifted(self.latency_s) for row in other.rows)
-        return replace(self, rows=self.rows + later, latency_s=self.latency_s + other.latency_s, tokens=self.tokens + other.tokens)
+        return replace(
+            self, rows=self.rows + later, latency_s=self.latency_s + other.latency_s, tokens=self.tokens + other.tokens
+        )
 
     def unfolded(self, limit: int = 20_000) -> Trace:
         """Every repetition as a row of its own, in real order; blocks that would exceed `limit` rows stay folded."""
@@ -119,7 +124,21 @@ class Trace:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document of `hwsim run`."""
-        names = ("name", "kind", "unit", "start_s", "end_s", "op", "bound", "phase", "block", "repeat", "stage", "precision", "method")
+        names = (
+            "name",
+            "kind",
+            "unit",
+            "start_s",
+            "end_s",
+            "op",
+            "bound",
+            "phase",
+            "block",
+            "repeat",
+            "stage",
+            "precision",
+            "method",
+        )
         return {
             "model": self.model, "arch": self.arch, "latency_s": self.latency_s, "energy_j": self.energy_j,
             "tokens": self.tokens, "tokens_per_s": self.tokens_per_s, **self.marks, "notes": list(self.notes),

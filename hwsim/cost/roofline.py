@@ -1,4 +1,4 @@
-"""Roofline (Williams, Waterman and Patterson 2009): operations at the achievable peak, bytes at the achievable bandwidth, overlapped.
+"""Roofline (Williams, Waterman and Patterson 2009): operations at the achievable peak overlap bytes at achievable bandwidth.
 
     busy = operations / (peak x efficiency)         traffic / limit = bytes / (min(port, bandwidth) x efficiency)
     joules = operations x energy per operation + bytes x energy per byte

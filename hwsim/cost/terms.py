@@ -20,7 +20,7 @@ from hwsim.op import Array
 
 def larger(a: Array, b: Array) -> Array:
     """Elementwise maximum that stays a cheap Python float for two scalars."""
-    if isinstance(a, float | int) and isinstance(b, float | int):
+    if type(a) is float and type(b) is float:
         return a if a >= b else b
     return np.maximum(a, b)
 

@@ -1,4 +1,4 @@
-"""A memory shared fairly: max-min rates, each transfer also limited by its own port. The rates never add up to more than it has."""
+"""A memory shared fairly: max-min rates, each transfer also limited by its port, never more in all than the memory has."""
 
 from __future__ import annotations
 

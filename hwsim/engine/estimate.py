@@ -20,8 +20,8 @@ from hwsim.engine.record import copies
 from hwsim.engine.tasks import Task, tasks
 from hwsim.errors import InputError
 from hwsim.op import Array
-from hwsim.place.capacity import check_capacity, fits
-from hwsim.place.rows import Row
+from hwsim.placement.capacity import check_capacity, fits
+from hwsim.placement.rows import Row
 
 FITS, TOO_LARGE = 0, 1
 
@@ -66,7 +66,9 @@ def estimate(rows: Sequence[Row], device: Device) -> Estimate:
         check_capacity(rows, device)
         return Estimate(every, starts, ends, latency, energy, FITS)
     ok = np.broadcast_to(fits(rows, device), np.shape(latency))
-    return Estimate(every, starts, ends, np.where(ok, latency, np.nan), np.where(ok, energy, np.nan), np.where(ok, FITS, TOO_LARGE))
+    return Estimate(
+        every, starts, ends, np.where(ok, latency, np.nan), np.where(ok, energy, np.nan), np.where(ok, FITS, TOO_LARGE)
+    )
 
 
 def _schedule(every: list[Task], device: Device) -> tuple[list[Array], list[Array]]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -39,37 +38,20 @@ def finished(
 
 def summed(every: list[Task], starts: Sequence[Array], ends: Sequence[Array], points: int, device: Device) -> Trace:
     """One Trace for `points` runs in a row in which nothing overlaps: each row's totals over all of them, one after another."""
+
+    def total(values: Array) -> float:
+        """Sum over the points; a scalar counts once for each."""
+        return float(np.sum(values)) if np.ndim(values) else float(values) * points
+
     many = copies(every, device)
     rows, now = [], 0.0
     for task, start, end in zip(every, starts, ends, strict=True):
-        seconds = _total(end - start, points)
-        rows.append(_summed_row(task, now, now + seconds, points, many))
-        now += seconds
+        after = now + total(end - start)
+        rows.append(_row(task, now, after, (now, after), many, points, total))
+        now = after
     if device.static_power:
         rows.append(static_row(now, float(device.static_power) * device.count))
     return Trace(rows=tuple(rows), latency_s=now, arch=device.name)
-
-
-def _total(values: Array, points: int) -> float:
-    """Sum over the points; a scalar counts once for each."""
-    return float(np.sum(values)) if np.ndim(values) else float(values) * points
-
-
-def _summed_row(task: Task, start: float, end: float, points: int, many: float) -> TraceRow:
-    op, cost = task.row.op, task.cost
-    scale = task.scale
-
-    def over_devices(parts: Mapping[str, Array]) -> dict[str, float]:
-        return {name: _total(value * scale, points) * many for name, value in parts.items()}
-
-    fixed, compute, memory = (_total(term * scale, points) for term in (cost.fixed_s, cost.busy_s, cost.memory_s))
-    return TraceRow(
-        name=op.name, kind=op.kind, unit=task.row.unit, start_s=start, end_s=end, op=_total(op.ops * scale, points) * many,
-        bytes=over_devices(cost.traffic), joules=over_devices(cost.joules), operands=over_devices(op.bytes),
-        bound=bound(cost.method, fixed, compute, memory), fixed_s=fixed, compute_s=compute, memory_s=memory,
-        block=op.block, repeat=op.repeat * points, stage=op.stage, precision=op.precision, method=cost.method,
-        block_start_s=start, block_end_s=end,
-    )  # fmt: skip
 
 
 def static_row(latency: float, watts: float) -> TraceRow:
@@ -77,9 +59,7 @@ def static_row(latency: float, watts: float) -> TraceRow:
     return TraceRow(STATIC, STATIC, STATIC, latency, latency, 0.0, {}, {STATIC: watts * latency}, STATIC)
 
 
-def _segment_bounds(
-    every: list[Task], starts: Mapping[int, float], ends: Mapping[int, float]
-) -> dict[int, tuple[float, float]]:
+def _segment_bounds(every: list[Task], starts: Mapping[int, float], ends: Mapping[int, float]) -> dict[int, tuple[float, float]]:
     bounds: dict[int, tuple[float, float]] = {}
     for i, task in enumerate(every):
         low, high = bounds.get(task.segment, (math.inf, 0.0))
@@ -87,15 +67,28 @@ def _segment_bounds(
     return bounds
 
 
-def _row(task: Task, start: float, end: float, block: tuple[float, float], many: float) -> TraceRow:
-    row = _summed_row(task, start, end, 1, many)
-    alone = float(task.cost.alone_s * task.scale)
-    slowed = end - start > alone * (1 + 1e-9) + 1e-15
-    return replace(row, bound=SHARED if slowed else row.bound, block_start_s=block[0], block_end_s=block[1])
+def _row(
+    task: Task, start: float, end: float, block: tuple[float, float], many: float,
+    points: int = 1, total: Callable[[Array], float] = float,
+) -> TraceRow:  # fmt: skip
+    """One row: the task's terms times its repetitions, summed over points, times the devices that do the same."""
+    op, cost, scale = task.row.op, task.cost, task.scale
+    fixed, compute, memory = total(cost.fixed_s * scale), total(cost.busy_s * scale), total(cost.memory_s * scale)
+    return TraceRow(
+        name=op.name, kind=op.kind, unit=task.row.unit, start_s=start, end_s=end, op=total(op.ops * scale) * many,
+        bytes={name: total(value * scale) * many for name, value in cost.traffic.items()},
+        joules={name: total(value * scale) * many for name, value in cost.joules.items()},
+        operands={name: total(value * scale) * many for name, value in op.bytes.items()},
+        bound=_bound(cost.method, end - start, fixed, compute, memory), fixed_s=fixed, compute_s=compute, memory_s=memory,
+        block=op.block, repeat=op.repeat * points, stage=op.stage, precision=op.precision, method=cost.method,
+        block_start_s=block[0], block_end_s=block[1],
+    )  # fmt: skip
 
 
-def bound(method: str, fixed: float, compute: float, memory: float) -> str:
-    """What the time is mostly made of: a link, latency (launches), compute or memory."""
+def _bound(method: str, seconds: float, fixed: float, compute: float, memory: float) -> str:
+    """What the time is mostly made of: others on the same memory, a link, latency (launches), compute or memory."""
+    if seconds > (fixed + max(compute, memory)) * (1 + 1e-9) + 1e-15:
+        return SHARED
     if method == "link":
         return "link"
     if fixed > max(compute, memory):

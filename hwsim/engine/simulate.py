@@ -7,7 +7,7 @@ fixed time, then computes and moves its bytes at once; it ends when both are don
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import simpy
@@ -17,8 +17,8 @@ from hwsim.engine.bandwidth import SharedBandwidth
 from hwsim.engine.record import finished
 from hwsim.engine.tasks import Task, tasks, unfold
 from hwsim.errors import InputError
-from hwsim.place.capacity import check_capacity
-from hwsim.place.rows import Row
+from hwsim.placement.capacity import check_capacity
+from hwsim.placement.rows import Row
 from hwsim.trace import Trace
 
 _Key = tuple[int, str]
@@ -32,7 +32,7 @@ def simulate(rows: Sequence[Row], device: Device, fold: bool = True) -> Trace:
     """
     check_capacity(rows, device)
     every = tasks(rows, device) if fold else unfold(tasks(rows, device))
-    run = _Run(every, device)
+    run = Events(every, device)
     run.env.run()
     if len(run.ends) < len(every):
         stuck = next(task.row.op.name for index, task in enumerate(every) if index not in run.ends)
@@ -40,7 +40,7 @@ def simulate(rows: Sequence[Row], device: Device, fold: bool = True) -> Trace:
     return finished(every, run.starts, run.ends, device, run.served())
 
 
-class _Run:
+class Events:
     """One simulation: the environment, its memories and buffers, and when every task started and ended."""
 
     def __init__(self, every: list[Task], device: Device) -> None:
@@ -59,7 +59,7 @@ class _Run:
         for queue in queues.values():
             self.env.process(self._unit(queue))
 
-    def _unit(self, queue: list[tuple[int, Task]]) -> Iterator[simpy.Event]:
+    def _unit(self, queue: list[tuple[int, Task]]) -> Generator[simpy.Event]:
         env, done = self.env, self._done
         for index, task in queue:
             for i in task.after:
@@ -87,7 +87,7 @@ class _Run:
         if index in self._done:
             self._done[index].succeed()
 
-    def _take(self, task: Task) -> Iterator[Any]:
+    def _take(self, task: Task) -> Generator[Any]:
         for name, amount in task.row.takes.items():
             if amount:
                 yield self._buffer(task, name).get(amount)

@@ -13,7 +13,7 @@ from hwsim.cost import Cost, price
 from hwsim.device import Device
 from hwsim.errors import InputError
 from hwsim.op import Array
-from hwsim.place.rows import Row
+from hwsim.placement.rows import Row
 
 
 @dataclass(slots=True, eq=False)
@@ -28,6 +28,8 @@ class Task:
 
     @property
     def queue(self) -> tuple[int, str]:
+        """Stage and unit: the rows of one queue run in order."""
+        """Stage and unit: rows of one queue run in order."""
         return (self.row.op.stage, self.row.unit)
 
 
@@ -89,7 +91,9 @@ def _fence(every: list[Task], segments: list[list[int]], number: int, before: in
     waits = set(_sinks(every, segments[before])) if before is not None else set()
     if _folded(every, segment):
         waits |= {i for index in segment for i in every[index].after if every[i].segment != number}
-    waits |= {i for w in tuple(waits) if _folded(every, segments[every[w].segment]) for i in _sinks(every, segments[every[w].segment])}
+    waits |= {
+        i for w in tuple(waits) if _folded(every, segments[every[w].segment]) for i in _sinks(every, segments[every[w].segment])
+    }
     for index in segment:
         task = every[index]
         if all(every[i].segment != number for i in task.after):

@@ -1,4 +1,4 @@
-"""Hypothesis strategies: devices with one to three units over one or two memories, op graphs with folded blocks, and their rows."""
+"""Hypothesis strategies: devices with one to three units over one or two memories, op graphs with folded blocks, their rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from hwsim.device import Buffer, Device, Memory, Unit
 from hwsim.op import Elementwise, Gemm, Op
-from hwsim.place.rows import Row
+from hwsim.placement.rows import Row
 
 rates = st.floats(1e9, 1e13)
 energies = st.floats(0, 1e-10)
@@ -18,7 +18,8 @@ def devices(draw, units: int | None = None, own_memories: bool = False) -> Devic
     count = units or draw(st.integers(1, 3))
     names = [f"m{i}" for i in range(count if own_memories else draw(st.integers(1, 2)))]
     memories = {
-        name: Memory(capacity=1e18, bandwidth=draw(rates), efficiency=draw(st.floats(0.1, 1)), energy=draw(energies)) for name in names
+        name: Memory(capacity=1e18, bandwidth=draw(rates), efficiency=draw(st.floats(0.1, 1)), energy=draw(energies))
+        for name in names
     }
     parts = {}
     for i in range(count):
@@ -39,7 +40,9 @@ def _op(draw, name: str, after: tuple[str, ...], block: str, repeat: int) -> Op:
     common = {"name": name, "kind": "test", "after": after, "block": block, "repeat": repeat}
     if draw(st.booleans()):
         return Gemm(m=float(draw(size)), n=float(draw(size)), k=float(draw(size)), **common)
-    return Elementwise(tokens=float(draw(size)), read=float(draw(size)), written=float(draw(size)), work=float(draw(size)), **common)
+    return Elementwise(
+        tokens=float(draw(size)), read=float(draw(size)), written=float(draw(size)), work=float(draw(size)), **common
+    )
 
 
 @st.composite

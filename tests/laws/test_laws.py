@@ -18,7 +18,7 @@ from hwsim.catalogue import load_device, root
 from hwsim.device import Device
 from hwsim.engine import estimate, simulate
 from hwsim.errors import CapacityError
-from hwsim.place.rows import Row
+from hwsim.placement.rows import Row
 from hwsim.trace import STATIC, Trace
 from tests.laws.random_runs import buffered_runs, devices, runs
 
@@ -95,7 +95,10 @@ def test_law_5_two_roads_agree_where_nothing_is_contended(run: tuple[list[Row], 
     trace, closed = simulate(rows, device), estimate(rows, device)
     assert close(trace.latency_s, float(closed.latency_s))
     done = [row for row in trace.rows if row.name != STATIC]
-    assert all(close(row.start_s, start) and close(row.end_s, end) for row, start, end in zip(done, closed.starts, closed.ends, strict=True))
+    assert all(
+        close(row.start_s, start) and close(row.end_s, end)
+        for row, start, end in zip(done, closed.starts, closed.ends, strict=True)
+    )
 
 
 @given(runs())
@@ -149,7 +152,20 @@ def test_law_8_same_input_same_trace(run: tuple[list[Row], Device]):
 
 
 def test_law_8_same_seed_same_bytes_across_processes():
-    command = [sys.executable, "-m", "hwsim.cli", "run", "mixtral-8x7b", "4x-h100", "--phase", "decode", "--batch", "8", "--json", "--seed"]
+    command = [
+        sys.executable,
+        "-m",
+        "hwsim.cli",
+        "run",
+        "mixtral-8x7b",
+        "4x-h100",
+        "--phase",
+        "decode",
+        "--batch",
+        "8",
+        "--json",
+        "--seed",
+    ]
 
     def output(seed: int, hash_seed: str) -> str:
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}

@@ -47,7 +47,8 @@ class Sequences:
         # tokens whose context exceeds the window lose the excess: 1 + 2 + ... for those new tokens beyond it
         beyond = np.maximum(context - window, 0)
         before = np.maximum(self.past - window, 0)
-        return self.count * (full - (beyond * (beyond + 1) - before * (before + 1)) / 2)
+        lost: Array = (beyond * (beyond + 1) - before * (before + 1)) / 2
+        return self.count * (full - lost)
 
 
 Batch = tuple[Sequences, ...]

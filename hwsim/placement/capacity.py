@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hwsim.cost.terms import larger
 from hwsim.device import Device
 from hwsim.errors import CapacityError
 from hwsim.op import Array
-from hwsim.place.rows import Row
+from hwsim.placement.rows import Row
 from hwsim.quantity import show
 
 Footprint = Mapping[tuple[int, str], Mapping[str, Array]]
@@ -38,20 +39,20 @@ def footprint(rows: Iterable[Row]) -> Footprint:
     return need
 
 
-def fits(rows: Iterable[Row], device: Device) -> Array:
+def fits(rows: Iterable[Row], device: Device) -> NDArray[np.bool_]:
     """True where every memory of every stage holds what lives in it; an array when dimensions or capacities are arrays."""
-    ok: Array = np.True_
+    ok: NDArray[np.bool_] = np.asarray(True)
     for (_, memory), parts in footprint(rows).items():
-        ok = ok & (sum(parts.values()) <= device.memories[memory].capacity)
+        ok = ok & np.less_equal(sum(parts.values()), device.memories[memory].capacity)
     return ok
 
 
 def check_capacity(rows: Iterable[Row], device: Device) -> None:
     """CapacityError that names the memory, the excess and what fills it."""
     for (_, memory), parts in sorted(footprint(rows).items(), key=lambda item: item[0]):
-        need, capacity = sum(parts.values()), device.memories[memory].capacity
+        need, capacity = float(sum(parts.values())), float(device.memories[memory].capacity)
         if need > capacity:
-            held = ", ".join(f"{operand} {show(size, 'B')}" for operand, size in sorted(parts.items()) if size)
+            held = ", ".join(f"{operand} {show(float(size), 'B')}" for operand, size in sorted(parts.items()) if size)
             raise CapacityError(
                 f"{device.name}: memory {memory} holds {show(capacity, 'B')}, needed per device {show(need, 'B')} ({held}): "
                 f"{show(need - capacity, 'B')} too much; accepted: a smaller batch or context, narrower formats or more devices"

@@ -28,6 +28,7 @@ class Attention:
         return 2 * self.kv_heads * self.head_dim
 
     def parameters(self, hidden: int) -> int:
+        """Weights, biases and norms of one layer."""
         q, kv = self.heads * self.head_dim, self.kv_width
         bias = (q + kv) * self.qkv_bias + hidden * self.out_bias
         return hidden * (q + kv) + q * hidden + bias + self.qk_norm
@@ -47,6 +48,7 @@ class LatentAttention:
 
     @property
     def qk_dim(self) -> int:
+        """Size of a query or key: its part without and its part with rotary embedding."""
         return self.nope_dim + self.rope_dim
 
     @property
@@ -55,6 +57,7 @@ class LatentAttention:
         return self.kv_rank + self.rope_dim
 
     def parameters(self, hidden: int) -> int:
+        """Weights and norms of one layer."""
         q_out = self.heads * self.qk_dim
         query = hidden * q_out if self.q_rank is None else hidden * self.q_rank + self.q_rank + self.q_rank * q_out
         latent = hidden * self.kv_width + self.kv_rank + self.kv_rank * self.heads * (self.nope_dim + self.v_dim)
@@ -71,12 +74,15 @@ class FeedForward:
 
     @property
     def matrices(self) -> int:
+        """Matrices of the network: up and down, and gate."""
         return 3 if self.gated else 2
 
     def parameters(self, hidden: int) -> int:
+        """Weights and biases."""
         return self.matrices * hidden * self.inner + ((self.matrices - 1) * self.inner + hidden) * self.bias
 
     def active_parameters(self, hidden: int) -> int:
+        """All of them: every token passes a dense network."""
         return self.parameters(hidden)
 
 
@@ -96,6 +102,7 @@ class MixtureOfExperts:
         return hidden * self.experts + self.experts * self.router_bias + hidden * self.shared_gate + shared
 
     def parameters(self, hidden: int) -> int:
+        """Router, shared network and all experts."""
         return self._outside(hidden) + self.experts * self.expert.parameters(hidden)
 
     def active_parameters(self, hidden: int) -> int:
@@ -149,7 +156,9 @@ class Model:
     head_bias: bool = False
     causal: bool = True
     positions: int = 0  # rows of a learned position table
-    extra_parameters: int = 0  # parameters outside the blocks that cost no time worth modelling (token types, pooler, projections)
+    extra_parameters: int = (
+        0  # parameters outside the blocks that cost no time worth modelling (token types, pooler, projections)
+    )
     norm_bias: bool = False  # LayerNorm (weight and bias) instead of RMSNorm
     norm_weight: bool = True  # False for norms without parameters (OLMo)
     final_norms: int = 1
@@ -160,6 +169,7 @@ class Model:
 
     @property
     def num_layers(self) -> int:
+        """Transformer blocks."""
         return sum(count for _, count in self.layers)
 
     @property

@@ -21,12 +21,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 from hwsim.device import Device
 from hwsim.errors import InputError
 from hwsim.formats import nbytes
-from hwsim.op import Array, AttentionOp, Experts, Gemm, Lookup, Move, Op
+from hwsim.op import Array, AttentionOp, Experts, Lookup, Move, Op
 
 Collective = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send"]
 
@@ -43,6 +44,7 @@ class Plan:
 
     @property
     def devices(self) -> int:
+        """Devices that the plan uses."""
         return self.tp * self.pp * self.dp
 
     def check(self, device: Device) -> None:
@@ -68,7 +70,9 @@ def read_plan(text: str, device: Device) -> Plan:
     for part in text.split(","):
         match = re.fullmatch(r"\s*(tp|pp|dp|ep|microbatches)\s*=\s*([1-9]\d{0,5})\s*", part)
         if match is None:
-            raise InputError(f"parallel: {part[:40]!r}; accepted: auto, or tp=, pp=, dp=, ep=, microbatches= with positive numbers")
+            raise InputError(
+                f"parallel: {part[:40]!r}; accepted: auto, or tp=, pp=, dp=, ep=, microbatches= with positive numbers"
+            )
         values[match[1]] = int(match[2])
     return Plan(**values)
 
@@ -165,14 +169,18 @@ def _pipelined(ops: list[Op], plan: Plan) -> Iterator[Op]:
             if previous is not None:
                 send = _boundary(previous, plan)
                 yield send
-                renamed = [replace(op, after=(*(a for a in op.after if a in inside), *_entry(op, inside, send))) for op in renamed]
+                renamed = [
+                    replace(op, after=(*(a for a in op.after if a in inside), *_entry(op, inside, send))) for op in renamed
+                ]
             yield from renamed
             previous = renamed[-1]
 
 
 def _in_flight(op: Op, stage: int, index: int) -> Op:
     mark = f"@{stage}.{index}"
-    return replace(op, name=op.name + mark, block=op.block + mark, stage=stage, microbatch=index, after=tuple(a + mark for a in op.after))
+    return replace(
+        op, name=op.name + mark, block=op.block + mark, stage=stage, microbatch=index, after=tuple(a + mark for a in op.after)
+    )
 
 
 def _entry(op: Op, inside: set[str], send: Move) -> tuple[str, ...]:
@@ -197,7 +205,7 @@ def _stages(ops: list[Op], pp: int) -> list[list[Op]]:
         raise InputError(f"parallel: pp={pp}; accepted: at most the {total} layers")
     bounds = [round(total * stage / pp) for stage in range(pp + 1)]
     stages: list[list[Op]] = []
-    for low, high in zip(bounds, bounds[1:], strict=False):
+    for low, high in pairwise(bounds):
         start, here = 0, []
         for name, count in layers:
             inside = max(0, min(high, start + count) - max(low, start))

@@ -10,7 +10,7 @@ import numpy as np
 from hwsim.device import Device
 from hwsim.errors import PlacementError
 from hwsim.op import Array, Move, Op
-from hwsim.place.policy import Policy, fastest, homes
+from hwsim.placement.policy import ALL, Policy, fastest, homes
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,4 +45,4 @@ def _rows(op: Op, device: Device, policy: Policy) -> list[Row]:
     shares = policy(op, device)
     if not shares:
         raise PlacementError(f"{device.name}: the policy sent {op.name} nowhere")
-    return [Row(op, unit, homes(device, unit), share) for unit, share in shares.items() if np.any(share)]
+    return [Row(op, unit, homes(device, unit), share) for unit, share in shares.items() if share is ALL or np.any(share)]

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hwsim.lower.batch import Batch, Sequences, sequences, tokens
-from hwsim.lower.model import Attention, FeedForward, LatentAttention, Layer, MixtureOfExperts, Model, Precision
-from hwsim.lower.moe import Routing, chosen_probability, sampled_counts, stream
+from hwsim.lowering.batch import Batch, Sequences, sequences, tokens
+from hwsim.lowering.model import Attention, FeedForward, LatentAttention, Layer, MixtureOfExperts, Model, Precision
+from hwsim.lowering.moe import Routing, chosen_probability, sampled_counts, stream
 from hwsim.op import Array, AttentionOp, Elementwise, Experts, Gemm, Lookup, Op
 
 Mla = Literal["auto", "absorbed", "expanded"]
@@ -87,7 +87,9 @@ class _Builder:
         if weights not in ("bf16", "fp16", "fp32") or dims["activations"] == self.precision.stream:
             return self._add(Gemm, name, label, n=n, k=k, weights=weights, split=split, **dims)
         # a layer left in 16 bit inside a quantised network reads 16-bit activations
-        return self._add(Gemm, name, label, n=n, k=k, weights=weights, split=split, **{**dims, "activations": self.precision.stream})
+        return self._add(
+            Gemm, name, label, n=n, k=k, weights=weights, split=split, **{**dims, "activations": self.precision.stream}
+        )
 
     def _elementwise(self, name: str, label: str, read: Array, written: Array, work: Array, **dims: Any) -> tuple[str, ...]:
         dims = {"tokens": self.tokens, **dims}
@@ -154,7 +156,8 @@ class _Builder:
     def _attend(self, window: int | None, only: Literal["prefill", "decode", "all"] = "all", **shape: Any) -> None:
         """Attention of the prefilling and of the decoding sequences, side by side."""
         prefilling, decoding = self._phases()
-        ready, ends = self.last, ()
+        ready = self.last
+        ends: tuple[str, ...] = ()
         for name, groups in (("prefill", prefilling), ("decode", decoding)):
             if groups and only in (name, "all"):
                 ends += self._attention_op(f"attention.{name}", groups, window, ready, **shape)
@@ -189,9 +192,13 @@ class _Builder:
         latent = self._gemm("kv_down", "qkv", a.kv_width, h, weights, "none", after=into)
         rotated = (a.heads + 1) * a.rope_dim
         self._elementwise("rope", "rope", rotated, rotated, 3 * rotated, split="heads", after=queries + latent)
-        ready, ends = self.last, ()
+        ready = self.last
+        ends: tuple[str, ...] = ()
         prefilling, decoding = self._phases()
-        for name, groups, absorbed in (("prefill", prefilling, self.mla == "absorbed"), ("decode", decoding, self.mla != "expanded")):
+        for name, groups, absorbed in (
+            ("prefill", prefilling, self.mla == "absorbed"),
+            ("decode", decoding, self.mla != "expanded"),
+        ):
             if groups:
                 self.last = ready
                 ends += (self._absorbed if absorbed else self._expanded)(a, name, groups)
@@ -211,7 +218,9 @@ class _Builder:
     def _expanded(self, a: LatentAttention, name: str, groups: Batch) -> tuple[str, ...]:
         """K and V of every head rebuilt from the latent of all tokens read, then ordinary attention."""
         read = sum(group.read(a.window) for group in groups)
-        self._gemm(f"kv_up.{name}", "qkv", a.heads * (a.nope_dim + a.v_dim), a.kv_rank, self.precision.attention, "columns", m=read)
+        self._gemm(
+            f"kv_up.{name}", "qkv", a.heads * (a.nope_dim + a.v_dim), a.kv_rank, self.precision.attention, "columns", m=read
+        )
         return self._attention_op(
             f"attention.{name}", groups, a.window, self.last, heads=a.heads, kv_heads=a.heads, qk_dim=a.qk_dim, v_dim=a.v_dim,
             kv_dim=a.qk_dim + a.v_dim, cache_width=a.kv_width, expanded=True,

@@ -1,0 +1,36 @@
+"""`price` picks the physics that a unit names: `cost: roofline` means the function `roofline` of cost/roofline.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+from hwsim.cost.link import transfer
+from hwsim.cost.terms import Cost
+from hwsim.device import Device, Unit
+from hwsim.errors import InputError
+from hwsim.op import Move, Op
+
+Physics = Callable[[Op, str, Unit, Device, Mapping[str, str]], Cost]
+
+
+def price(op: Op, unit: str, device: Device, home: Mapping[str, str]) -> Cost:
+    """The cost of `op` on the unit or link named `unit`, its operands living in the memories of `home`."""
+    if isinstance(op, Move):
+        return transfer(op, unit, device.links[unit])
+    part = device.units[unit]
+    return physics(part.cost)(op, unit, part, device, home)
+
+
+@cache
+def physics(name: str) -> Physics:
+    """The cost function of that name: a function named like its file. InputError lists those there are."""
+    here = Path(__file__).parent
+    if name.isidentifier() and (here / f"{name}.py").is_file():
+        found: Physics | None = getattr(import_module(f"hwsim.cost.{name}"), name, None)
+        if found is not None and name != Path(__file__).stem:
+            return found
+    others = sorted(path.stem for path in here.glob("*.py") if path.stem not in ("__init__", "link", "physics", "terms"))
+    raise InputError(f"cost: {name[:60]!r}; accepted: {', '.join(others)}")

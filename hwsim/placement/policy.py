@@ -1,0 +1,178 @@
+"""Policies: op -> {unit: share}. A policy is a function; adding one is writing one. Shares may be masks over design points.
+
+Only units that can do an op (its `math`, its number format, its memories) are ever considered. Ties go to the unit with the
+higher peak, then to the first name, so that the order of a file's keys means nothing.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from functools import reduce
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwsim.cost import price
+from hwsim.device import Device
+from hwsim.errors import InputError, PlacementError
+from hwsim.op import Array, Op
+
+Policy = Callable[[Op, Device], Mapping[str, Array]]
+
+ALL = 1.0
+
+
+def homes(device: Device, unit: str) -> dict[str, str]:
+    """Memory of each operand: what the device says, else the unit's own."""
+    own = device.units[unit].memory
+    return {operand: device.homes.get(operand, own) for operand in ("weights", "activations", "kv")}
+
+
+def able(op: Op, device: Device) -> list[str]:
+    """Units that can do `op`, best peak first. PlacementError when there is none."""
+    found = []
+    for name, unit in device.units.items():
+        precision = unit.precision_for(op.precision) if op.math in unit.does else None
+        if precision is not None and all(unit.reaches(memory) for memory in device.homes.values()):
+            found.append((-float(np.max(unit.peak[precision])), name))
+    if not found:
+        units = "; ".join(f"{name} does {', '.join(unit.does)}" for name, unit in sorted(device.units.items()))
+        raise PlacementError(f"{device.name}: no unit can do {op.name} ({op.math} in {op.precision}): {units}")
+    return [name for _, name in sorted(found)] if len(found) > 1 else [found[0][1]]
+
+
+def fastest() -> Policy:
+    """Each op on the unit that finishes it first when it runs alone."""
+
+    def policy(op: Op, device: Device) -> Mapping[str, Array]:
+        names = able(op, device)
+        if len(names) == 1:
+            return {names[0]: ALL}
+        return _masks(names, [price(op, name, device, homes(device, name)).alone_s for name in names])
+
+    return policy
+
+
+def op_b(ridge: float | None = None) -> Policy:
+    """Ops of at least `ridge` operations per byte on the unit with the highest peak, the others on the one with most bandwidth.
+
+    Without a ridge, the Op/B at which both take equally long: low unit's peak / high unit's bandwidth (Duplex: 31.8).
+    """
+
+    def policy(op: Op, device: Device) -> Mapping[str, Array]:
+        names = able(op, device)
+        high, low = names[0], max(reversed(names), key=lambda name: float(np.max(_bandwidth(device, name))))
+        if high == low:
+            return {high: ALL}
+        edge = _crossing(op, device, high, low) if ridge is None else ridge
+        return _masks([high, low], [np.where(op.op_b >= edge, 0.0, 1.0), 0.5])
+
+    return policy
+
+
+def pin(unit: str) -> Policy:
+    """Everything `unit` can do on `unit`, the rest on the fastest other one."""
+    otherwise = fastest()
+
+    def policy(op: Op, device: Device) -> Mapping[str, Array]:
+        if unit not in device.units:
+            raise InputError(f"policy pin: {device.name} has no unit {unit!r}; accepted: {', '.join(sorted(device.units))}")
+        return {unit: ALL} if unit in able(op, device) else otherwise(op, device)
+
+    return policy
+
+
+def _bandwidth(device: Device, name: str) -> Array:
+    unit = device.units[name]
+    return unit.limit(unit.memory, device.memories)
+
+
+def _crossing(op: Op, device: Device, high: str, low: str) -> Array:
+    unit = device.units[low]
+    precision = unit.precision_for(op.precision)
+    assert precision is not None  # `able` has seen to it
+    return unit.peak[precision] * unit.efficiency / _bandwidth(device, high)
+
+
+def _masks(names: list[str], seconds: list[Array]) -> dict[str, Array]:
+    """Share 1 for the quickest, 0 for the others, per design point; the first name wins ties."""
+    if all(np.ndim(s) == 0 for s in seconds):
+        return {names[int(np.argmin([float(s) for s in seconds]))]: ALL}
+    best: Array = reduce(np.minimum, seconds)
+    left = np.ones(np.shape(best))
+    shares: dict[str, Array] = {}
+    for name, s in zip(names, seconds, strict=True):
+        mine = left * np.less_equal(s, best)
+        shares[name], left = mine, left - mine
+    return shares
+
+
+def read_policy(text: str) -> Policy:
+    """Read "fastest", "op-b:ridge=32" or "pin:unit=xpu": NAME[:KEY=VALUE,...].
+
+    NAME is a function that returns a Policy, of this file, or (written FILE.NAME) of another file of this folder; hyphens stand
+    for underscores, KEY=VALUE are its arguments. InputError lists what there is.
+    """
+    name, _, given = text.partition(":")
+    make = _named(name)
+    if make is None:
+        raise InputError(f"policy {text[:60]!r} is not known; accepted: {', '.join(_all_policies())}")
+    return make(**_arguments(text, make, given))
+
+
+def _named(name: str) -> Callable[..., Policy] | None:
+    file, _, function = name.replace("-", "_").rpartition(".")
+    path = Path(__file__).with_name(f"{file or Path(__file__).stem}.py")
+    if not re.fullmatch(r"[a-z_]*", file) or not path.is_file():
+        return None
+    found = getattr(import_module(f"hwsim.placement.{path.stem}"), function, None)
+    return found if _makes_a_policy(found) and not function.startswith(("_", "read_")) else None
+
+
+def _makes_a_policy(found: object) -> bool:
+    return inspect.isfunction(found) and found.__annotations__.get("return") == "Policy"
+
+
+def _all_policies() -> list[str]:
+    """Every policy with its arguments, this file's first."""
+    here = Path(__file__).stem
+    files = sorted((path.stem for path in Path(__file__).parent.glob("[a-z]*.py")), key=lambda stem: (stem != here, stem))
+    found = []
+    for file in files:
+        for name, value in vars(import_module(f"hwsim.placement.{file}")).items():
+            if _makes_a_policy(value) and value.__module__.endswith(f".{file}") and not name.startswith(("_", "read_")):
+                arguments = ",".join(f"{key}=..." for key in inspect.signature(value).parameters)
+                prefix = "" if file == here else f"{file}."
+                found.append(f"{prefix}{name}".replace("_", "-") + (f":{arguments}" if arguments else ""))
+    return found
+
+
+def _arguments(text: str, make: Callable[..., Policy], given: str) -> dict[str, Any]:
+    """KEY=VALUE pairs as the types that the function states."""
+    wanted = inspect.signature(make).parameters
+    values: dict[str, Any] = {}
+    for part in filter(None, given.split(",")):
+        key, sign, value = part.partition("=")
+        if not (sign and value) or key not in wanted:
+            raise InputError(
+                f"policy {text[:60]!r}: {part[:40]!r}; accepted: {', '.join(f'{name}=VALUE' for name in wanted) or 'no argument'}"
+            )
+        values[key] = value if wanted[key].annotation == "str" else _positive(text, value)
+    missing = [name for name, parameter in wanted.items() if parameter.default is parameter.empty and name not in values]
+    if missing:
+        raise InputError(f"policy {text[:60]!r}: {missing[0]} is missing; accepted: {missing[0]}=VALUE")
+    return values
+
+
+def _positive(text: str, value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = float("nan")
+    if not 0 < number < float("inf"):
+        raise InputError(f"policy {text[:60]!r}: {value!r} is not a positive number")
+    return number

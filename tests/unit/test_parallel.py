@@ -1,0 +1,162 @@
+"""Parallelism: work is divided without loss, collectives carry what the algorithms say, on the link that reaches."""
+
+from __future__ import annotations
+
+import pytest
+
+from hwsim.catalogue import load_device
+from hwsim.device import Device, Link
+from hwsim.engine import estimate, simulate
+from hwsim.errors import CapacityError, InputError
+from hwsim.job import run
+from hwsim.lowering.batch import decode, prefill
+from hwsim.lowering.transformer import lower
+from hwsim.op import Experts, Move, Op
+from hwsim.placement import Plan, parallelize, place
+from hwsim.placement.parallel import default_plan, read_plan
+from tests.unit.test_transformer import DEEPSEEK, DENSE, MIXTRAL
+
+
+def system(count: int) -> Device:
+    one = load_device("h100-ideal").model_copy(update={"count": count})
+    links = {
+        "near": Link(bandwidth=450e9, latency=3e-6, reach=8, memory="hbm"),
+        "far": Link(bandwidth=50e9, latency=1e-6, reach=1024, memory="hbm"),
+    }
+    return one.model_copy(update={"links": links})
+
+
+def moves(ops: list[Op]) -> list[Move]:
+    return [op for op in ops if isinstance(op, Move)]
+
+
+def work(ops: list[Op], kinds: tuple[str, ...]) -> float:
+    return sum(float(op.ops) * op.repeat for op in ops if op.kind in kinds)
+
+
+MATMULS = ("qkv", "out", "ffn", "head", "attention.decode", "attention.prefill")
+
+
+@pytest.mark.parametrize("tp", [2, 4, 8])
+def test_tensor_parallel_divides_all_matrix_work(tp):
+    ops = lower(DENSE, decode(8, 1000))
+    parts = parallelize(ops, Plan(tp=tp), system(tp))
+    assert work(parts, MATMULS) * tp == pytest.approx(work(ops, MATMULS))
+    held = sum(op.resident.get("weights", 0) * op.repeat for op in parts) * tp
+    assert held == pytest.approx(sum(op.resident.get("weights", 0) * op.repeat for op in ops))
+
+
+def test_two_all_reduces_a_layer_with_ring_traffic():
+    parts = parallelize(lower(DENSE, decode(8, 1000)), Plan(tp=4), system(4))
+    reduces = [move for move in moves(parts) if move.kind == "all_reduce"]
+    assert len(reduces) == 2
+    for move in reduces:
+        assert move.repeat == 32
+        assert move.hops == 6
+        assert move.sent == pytest.approx(2 * 3 / 4 * 8 * 4096 * 2)
+
+
+def test_all_reduce_time_by_hand():
+    device = system(4)
+    rows = place(parallelize(lower(DENSE, decode(8, 1000)), Plan(tp=4), device), device)
+    one = next(row for row in simulate(rows, device).rows if row.kind == "all_reduce")
+    assert one.unit == "near"
+    assert one.seconds == pytest.approx(32 * (6 * 3e-6 + 2 * 3 / 4 * 8 * 4096 * 2 / 450e9))
+
+
+def test_a_group_wider_than_a_node_reduces_in_three_steps():
+    # 16 devices, nodes of 8: scatter inside, ring of two nodes with an eighth of the bytes, gather inside
+    parts = parallelize(lower(DENSE, decode(8, 1000)), Plan(tp=16), system(16))
+    size = 8 * 4096 * 2
+    steps = [(m.kind, m.hops, float(m.sent), m.span) for m in moves(parts) if m.name.startswith("dense.out.")]
+    assert steps == [("reduce_scatter", 7, size * 7 / 8, 8), ("all_reduce", 2, size / 8, 16), ("all_gather", 7, size * 7 / 8, 8)]
+
+
+def test_more_devices_than_kv_heads_copy_the_cache():
+    eight = parallelize(lower(DENSE, decode(1, 1000)), Plan(tp=8), system(8))
+    sixteen = parallelize(lower(DENSE, decode(1, 1000)), Plan(tp=16), system(16))
+
+    def cache(ops: list[Op]) -> float:
+        return sum(float(op.resident.get("kv", 0.0)) for op in ops)
+
+    assert cache(eight) == cache(sixteen) == 1001 * 2 * 128 * 2
+
+
+def test_expert_parallelism_divides_experts_and_exchanges_tokens_between_replicas():
+    device = system(8)
+    ops = parallelize(lower(DEEPSEEK, decode(16, 1000)), Plan(dp=8, ep=8), device)
+    part = next(op for op in ops if isinstance(op, Experts))
+    assert part.experts == 32
+    assert float(part.pairs) == pytest.approx(16 * 8 * 8 / 8)  # tokens of all replicas, top-8, an eighth of the experts
+    there, back = (m for m in moves(ops) if m.kind == "all_to_all")
+    assert there.sent == back.sent == pytest.approx(16 * 8 * 7168 * 2 * 7 / 8)
+
+
+def test_expert_parallelism_inside_a_tensor_group_needs_no_dispatch():
+    ops = parallelize(lower(MIXTRAL, decode(16, 1000)), Plan(tp=4, ep=4), system(4))
+    assert {m.kind for m in moves(ops)} == {"all_reduce", "all_gather"}
+    part = next(op for op in ops if isinstance(op, Experts))
+    assert part.experts == 2
+    assert part.inner == 14336
+
+
+def test_pipeline_takes_as_long_as_one_device_plus_the_sends():
+    one, two = system(1), system(2)
+    alone = simulate(place(parallelize(lower(DENSE, decode(4, 1000)), Plan(), one), one), one)
+    piped = simulate(place(parallelize(lower(DENSE, decode(4, 1000)), Plan(pp=2), two), two), two)
+    send = 3e-6 + 4 * 4096 * 2 / 450e9
+    assert piped.latency_s == pytest.approx(alone.latency_s + send)
+    assert piped.sum("op", by="kind")["ffn"] == pytest.approx(alone.sum("op", by="kind")["ffn"])
+
+
+def test_microbatches_overlap_in_the_pipeline():
+    device = system(2)
+    rows = place(parallelize(lower(DENSE, decode(4, 1000)), Plan(pp=2, microbatches=4), device), device)
+    trace = simulate(rows, device)
+    slowest = max(trace.sum("seconds", by="stage").values()) / 4
+    # GPipe: (microbatches + stages - 1) times the slowest stage, sends included in it
+    assert trace.latency_s <= 5 * slowest * 1.02
+    assert trace.latency_s == pytest.approx(float(estimate(rows, device).latency_s), rel=1e-9)
+
+
+def test_stages_share_layers_evenly_and_weights_fit_where_one_device_is_too_small():
+    with pytest.raises(CapacityError, match="hbm"):
+        run(MIXTRAL, system(1), phase="decode", batch=1, prompt=100)
+    assert run(MIXTRAL, system(2), phase="decode", batch=1, prompt=100, parallel="pp=2").latency_s > 0
+
+
+def test_data_parallel_replicas_split_the_batch():
+    one = run(DENSE, system(1), phase="decode", batch=4, prompt=1000)
+    two = run(DENSE, system(2), phase="decode", batch=8, prompt=1000, parallel="dp=2")
+    assert two.latency_s == pytest.approx(one.latency_s)
+    assert two.tokens_per_s == pytest.approx(2 * one.tokens_per_s)
+    assert two.energy_j == pytest.approx(2 * one.energy_j)
+
+
+def test_default_plan_stays_inside_a_node():
+    assert default_plan(system(4)) == Plan(tp=4)
+    assert default_plan(system(16)) == Plan(tp=8, pp=2)
+    assert default_plan(system(1)) == Plan()
+
+
+@pytest.mark.parametrize("text", ["tp=3", "tp=0", "tp", "tp=4,xx=2", "tp=4,ep=3", "dp=2,tp=4", "tp=-1", "pp=4,ep=9"])
+def test_plans_that_are_refused(text):
+    device = system(4)
+    with pytest.raises(InputError, match="parallel"):
+        parallelize(lower(MIXTRAL, decode(4, 10)), read_plan(text, device), device)
+
+
+def test_heads_that_do_not_divide_are_refused():
+    with pytest.raises(InputError, match="32 attention heads"):
+        parallelize(lower(DENSE, prefill(1, 10)), Plan(tp=6), system(6))
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(InputError, match="batch: 3"):
+        run(DENSE, system(2), phase="decode", batch=3, prompt=10, parallel="dp=2")
+
+
+def test_no_link_reaches():
+    far = system(4).model_copy(update={"links": {"near": Link(bandwidth=1e9, latency=0.0, reach=2, memory="hbm")}})
+    with pytest.raises(InputError, match="4 devices are not joined"):
+        run(DENSE, far, phase="decode", parallel="tp=4")
