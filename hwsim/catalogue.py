@@ -50,7 +50,11 @@ def find(folder: str, name: str) -> Path:
 
 
 def _is_path(name: str) -> bool:
-    return Path(name).suffix in {".yaml", ".yml", ".json"} or "/" in name or Path(name).is_dir()
+    """A file name; not an alias that has a slash ("meta-llama/Llama-3.1-8B") unless there is such a file."""
+    if Path(name).suffix in {".yaml", ".yml", ".json"} or Path(name).is_dir():
+        return True
+    known = {*_aliases("models"), *_aliases("arch")} if "/" in name else set()
+    return "/" in name and (Path(name).exists() or name.lower() not in known)
 
 
 @lru_cache(maxsize=4)
@@ -96,9 +100,17 @@ def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         return raw
     if not isinstance(base, str) or not re.fullmatch(r"[\w.+-]+", base):
         raise InputError(f"{path}: extends: {base!r}; accepted: a name in arch/ or of a file beside this one")
-    sibling = path.parent / f"{base}.yaml"
-    parent = _extended(sibling if sibling.is_file() else find("arch", base), (*seen, path.resolve()))
+    parent = _extended(_base(path, base), (*seen, path.resolve()))
     return _merged({key: value for key, value in parent.items() if key not in {"name", "aliases", "description"}}, raw)
+
+
+def _base(path: Path, name: str) -> Path:
+    """The file that `path` extends: beside it, or in arch/."""
+    sibling = path.parent / f"{name}.yaml"
+    try:
+        return sibling if sibling.is_file() else find("arch", name)
+    except InputError as error:
+        raise InputError(f"{path}: extends: {error}") from error
 
 
 def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

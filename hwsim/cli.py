@@ -29,6 +29,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
+    pretty_exceptions_enable=False,
 )
 
 ModelArg = Annotated[
@@ -38,10 +39,19 @@ ArchArg = Annotated[
     str, typer.Argument(metavar="ARCH", help="A name of `hwsim list arch`, a file, or 4x-NAME.", show_default=False)
 ]
 Archs = Annotated[list[str], typer.Argument(metavar="ARCH...", help="Two or more; ratios are to the first.", show_default=False)]
+
+
+def _whole(typed: str | int) -> int:
+    """A whole number as typed (or a default); what range makes sense is for the job to say."""
+    if not re.fullmatch(r"[+-]?\d{1,18}", str(typed)):
+        raise typer.BadParameter(f"{typed!r:.40}; accepted: a whole number")
+    return int(typed)
+
+
 Phase = Annotated[str, typer.Option(help="prefill, decode, generate or mixed.")]
-Batch = Annotated[int, typer.Option(help="Sequences.")]
-Prompt = Annotated[int, typer.Option(help="Tokens in (for decode: tokens in the cache).")]
-Output = Annotated[int, typer.Option(help="Tokens out, for generate.")]
+Batch = Annotated[int, typer.Option(parser=_whole, metavar="N", help="Sequences.")]
+Prompt = Annotated[int, typer.Option(parser=_whole, metavar="N", help="Tokens in (for decode: tokens in the cache).")]
+Output = Annotated[int, typer.Option(parser=_whole, metavar="N", help="Tokens out, for generate.")]
 Mixed = Annotated[str, typer.Option(metavar="NEW:CONTEXT[*N],...", help="Sequences of phase mixed, e.g. 512:0,1:2048*31.")]
 Policy = Annotated[str, typer.Option(help="fastest, op-b[:ridge=N] or pin:unit=NAME.")]
 Parallel = Annotated[str, typer.Option(help="auto, or tp=,pp=,dp=,ep=,microbatches= (tp x pp x dp devices).")]
@@ -54,7 +64,8 @@ Activations = Annotated[
 Kv = Annotated[str | None, typer.Option(help="KV cache format. Default: the config's.", show_default=False)]
 Routing = Annotated[str, typer.Option(help="Expert choice: balanced, uniform or zipf:s=1.2.")]
 Seed = Annotated[
-    int | None, typer.Option(min=0, help="Draw expert choice with this seed, not expected values.", show_default=False)
+    int | None,
+    typer.Option(parser=_whole, metavar="N", help="Draw expert choice with this seed, not expected values.", show_default=False),
 ]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a device number.", show_default=False)]
 Report = Annotated[

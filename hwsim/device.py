@@ -27,7 +27,10 @@ def _quantity(si_unit: str, accept: Callable[[float], bool], accepted: str) -> P
     """A field that reads text with a unit, or SI numbers and arrays from Python code."""
 
     def read(value: object) -> Array:
-        number = value if isinstance(value, np.ndarray | float) else parse(value, si_unit)
+        try:
+            number = value if isinstance(value, np.ndarray | float) else parse(value, si_unit)
+        except InputError as error:  # as a ValueError, pydantic says which field it was
+            raise ValueError(str(error)) from error
         if not np.all(np.isfinite(number)) or not np.all(accept(number)):  # type: ignore[arg-type]
             raise ValueError(f"{value!r} is out of range; accepted: {accepted}")
         return number
@@ -81,11 +84,11 @@ class Unit(_Part):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.does or not self.peak:
-            raise ValueError("needs at least one entry in `does` and in `peak`")
+            raise ValueError("accepted: at least one entry in `does` and in `peak`")
         if "move" in self.does:
             raise ValueError("a unit does matmul or vector; what moves bytes is written under `links`")
         for name in self.peak:
-            bits(name)
+            _known_format(name)
         if self.energy and set(self.energy) != set(self.peak):
             raise ValueError(f"energy is given for {', '.join(sorted(self.energy))}; accepted: the formats of peak")
         return self
@@ -104,8 +107,14 @@ class Unit(_Part):
 
     def reaches(self, memory: str) -> bool:
         """True when operands that live in `memory` can be read."""
-        """True when operands that live in `memory` can be read."""
         return memory == self.memory or memory in self.ports
+
+
+def _known_format(name: str) -> None:
+    try:
+        bits(name)
+    except InputError as error:
+        raise ValueError(f"peak: {error}") from error
 
 
 class Link(_Part):
@@ -145,7 +154,7 @@ class Device(_Part):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.units:
-            raise ValueError("units: needs at least one")
+            raise ValueError("units: none; accepted: at least one")
         for path, memory in self._memory_names():
             if memory not in self.memories:
                 raise ValueError(f"{path}: no memory named {memory!r}; accepted: {', '.join(sorted(self.memories))}")
@@ -174,7 +183,10 @@ class Device(_Part):
         changed = self
         for path, value in values.items():
             changed = _replaced(changed, path.split("."), value, path)
-        return changed
+        written = {path: str(value) for path, value in values.items() if isinstance(value, str)}
+        given = dict.fromkeys(written, "set for this run")
+        update = {"written": {**self.written, **written}, "provenance": {**self.provenance, **given}}
+        return changed.model_copy(update=update) if written else changed
 
 
 def _replaced(node: Any, path: list[str], value: object, whole: str) -> Any:
@@ -184,6 +196,8 @@ def _replaced(node: Any, path: list[str], value: object, whole: str) -> Any:
     if head not in known:
         raise InputError(f"--set {whole}: no field {head!r}; accepted: {', '.join(sorted(known)) or 'no deeper path'}")
     old = getattr(node, head) if isinstance(node, BaseModel) else node[head]
+    if not rest and not (old is None or isinstance(old, int | float | np.ndarray)):
+        raise InputError(f"--set {whole}: {head} is not a number; accepted: the path of a number, as `hwsim show` lists them")
     if isinstance(node, BaseModel):
         new = _replaced(old, rest, value, whole) if rest else value
         return validated(type(node), {**_fields(node), head: new}, f"--set {whole}")
@@ -216,7 +230,7 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
         return f"{path}: unknown field" + (f" (did you mean {near[0]!r}?)" if near else "")
     if first["type"] == "missing":
         return f"{path}: missing; every {kind.__name__.lower()} needs it"
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    message = first["msg"].removeprefix("Value error, ").replace("Input should be ", "accepted: ")
     shown = repr(first["input"])
     given = "" if shown[:40] in message or isinstance(first["input"], dict | BaseModel) else f"{shown[:60]}: "
     return f"{path}: {given}{message}" if path else message

@@ -19,7 +19,7 @@ MAX_NODES = 200_000
 def read_text(path: Path) -> str:
     """The text of a regular file of at most MAX_BYTES; InputError otherwise."""
     if not path.exists():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: no such file; accepted: a .yaml or .json file")
     if not path.is_file():
         raise InputError(f"{path}: not a regular file; accepted: a .yaml or .json file")
     if path.stat().st_size > MAX_BYTES:
@@ -40,7 +40,7 @@ def read_yaml(path: Path) -> Any:
         return yaml.load(text, Loader=_PlainLoader)
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not valid YAML: {_one_line(error)}") from error
-    except (ValueError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:  # a date that is none, a list as a key
         raise InputError(f"{path}: {_one_line(error)}") from error
 
 
@@ -53,8 +53,8 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: not valid JSON: {error.msg} (line {error.lineno})") from error
     except RecursionError as error:
         raise InputError(f"{path}: nested too deeply; accepted: at most {MAX_DEPTH} levels") from error
-    except ValueError as error:
-        raise InputError(f"{path}: {_one_line(error)}") from error
+    except ValueError as error:  # a number of thousands of digits, or a constant that is not finite
+        raise InputError(f"{path}: {_one_line(error)}; accepted: finite numbers") from error
     _check_depth(path, data)
     return data
 
@@ -116,7 +116,7 @@ def _children(item: dict[str, Any] | list[Any]) -> list[Any]:
 
 
 def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not accepted; numbers must be finite")
+    raise ValueError(f"{name} is not a number that JSON has")
 
 
 def _one_line(error: Exception) -> str:

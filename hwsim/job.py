@@ -65,6 +65,8 @@ class Job:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_TOKENS:
                 raise InputError(f"{name}: {value!r}; accepted: a whole number from 1 to {MAX_TOKENS}")
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise InputError(f"seed: {self.seed}; accepted: 0 or more")
         if (self.phase == "mixed") != bool(self.sequences):
             raise InputError("phase mixed and a list of sequences (new tokens, context) need each other")
 

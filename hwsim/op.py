@@ -32,6 +32,9 @@ class Op:
 
     `split` says how a tensor-parallel group divides the op: "columns" of the output, "rows" of the reduction (the result is then
     a partial sum that must be all-reduced), "heads", "experts", or "none" (every device does all of it).
+
+    One device of a stage is simulated for all that do the same. Where they differ (experts), each `rank` has its own op, on a
+    device of its own, and `stands_for` is the part of the stage's devices that do just that.
     """
 
     math: ClassVar[Math] = "vector"
@@ -42,6 +45,8 @@ class Op:
     block: str = ""
     repeat: int = 1
     stage: int = 0
+    rank: int = 0
+    stands_for: float = 1.0
     microbatch: int = 0
     split: Split = "none"
     stream: str = "bf16"
@@ -274,10 +279,23 @@ class Experts(Op):
     def _part(self, ways: int) -> dict[str, Any]:
         return {"inner": self.inner / ways}
 
-    def on_rank(self, ranks: int) -> Experts:
-        """The most loaded of `ranks` expert-parallel devices; experts are dealt round-robin."""
-        hands = [self.chosen[rank::ranks] for rank in range(ranks)]
-        return replace(self, chosen=max(hands, key=lambda hand: float(hand.sum())))
+    def dealt(self, ranks: int) -> list[Experts]:
+        """The experts dealt round-robin over `ranks` expert-parallel devices; devices with equal hands are one op."""
+        hands: dict[bytes, list[int]] = {}
+        for rank in range(ranks):
+            hands.setdefault(self.chosen[rank::ranks].tobytes(), []).append(rank)
+        if len(hands) == 1:
+            return [replace(self, chosen=self.chosen[::ranks])]
+        return [
+            replace(
+                self,
+                name=f"{self.name}.rank{alike[0]}",
+                rank=alike[0],
+                stands_for=len(alike) / ranks,
+                chosen=self.chosen[alike[0] :: ranks],
+            )
+            for alike in hands.values()
+        ]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,8 +1,9 @@
 """Trace: what happened. One row per op and unit with start, end, operations, bytes per memory, joules per component and bound.
 
-A row stands for `repeat` executions of its op (folded layers); its operations, bytes and joules are totals over all of them and
-over all devices that do the same. Bars of one block therefore follow one another as if each op ran all its repetitions in a row;
-the sum, the end and every share of time are those of the real order. `unfolded` gives the real order back.
+A row stands for `repeat` executions of its op (folded layers, times `steps` passes where many are added up); its operations,
+bytes and joules are totals over all of them and over all devices that do the same. Bars of one block therefore follow one another
+as if each op ran all its repetitions in a row; the sum, the end and every share of time are those of the real order. `unfolded`
+gives the real order back.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ SHARED = "shared"  # bound of a row that others slowed down
 
 @dataclass(frozen=True, slots=True)
 class TraceRow:
-    """One op on one unit. `bytes` per memory, `operands` per operand, `joules` per component; all totals."""
+    """One op on one unit. `bytes` per memory, `operands` per operand, `joules` per component; all totals.
+
+    Devices of a stage that do different work (expert-parallel ranks) have rows of their own; `stands_for` is their part of it.
+    """
 
     name: str
     kind: str
@@ -41,7 +45,10 @@ class TraceRow:
     memory_s: float = 0.0
     block: str = ""
     repeat: int = 1
+    steps: int = 1
     stage: int = 0
+    rank: int = 0
+    stands_for: float = 1.0
     phase: str = ""
     precision: str = ""
     method: str = ""
@@ -53,6 +60,11 @@ class TraceRow:
     def seconds(self) -> float:
         """How long the row took, repetitions included."""
         return self.end_s - self.start_s
+
+    @property
+    def lane(self) -> str:
+        """Where the row is drawn: its unit, and the rank where ranks do different work."""
+        return f"{self.unit} rank {self.rank}" if self.rank else self.unit
 
     def shifted(self, by: float) -> TraceRow:
         """The same row, `by` seconds later."""
@@ -92,7 +104,10 @@ class Trace:
         return pd.DataFrame([_flat(row) for row in self.rows]).fillna(0.0)
 
     def sum(self, what: str, by: str | Sequence[str]) -> dict[Any, float]:
-        """Totals of "seconds", "op", "bytes" or "joules" by a row field, or by "memory", "operand" or "component"."""
+        """Totals of "seconds", "op", "bytes" or "joules" by a row field, or by "memory", "operand" or "component".
+
+        Seconds are those of the mean device: rows of ranks that work side by side count by the part of the stage they stand for.
+        """
         keys = [by] if isinstance(by, str) else list(by)
         totals: dict[Any, list[float]] = {}
         for row in self.rows:
@@ -116,8 +131,11 @@ class Trace:
         )
 
     def unfolded(self, limit: int = 20_000) -> Trace:
-        """Every repetition as a row of its own, in real order; blocks that would exceed `limit` rows stay folded."""
-        if sum(row.repeat for row in self.rows) > limit:
+        """Every repetition as a row of its own, in real order.
+
+        A trace that would exceed `limit` rows, or adds up many passes, is returned as it is.
+        """
+        if sum(row.repeat for row in self.rows) > limit or any(row.steps > 1 for row in self.rows):
             return self
         rows = sorted((one for row in self.rows for one in _repetitions(row)), key=lambda row: row.start_s)
         return replace(self, rows=tuple(rows))
@@ -162,7 +180,7 @@ def _parts(row: TraceRow, what: str, keys: Iterable[str]) -> list[tuple[str, flo
     inside = next((key for key in keys if key in _INSIDE), None)
     if inside is not None:
         return list(getattr(row, _INSIDE[inside]).items())
-    value = getattr(row, what)
+    value = row.seconds * row.stands_for if what == "seconds" else getattr(row, what)
     return [("", math.fsum(value.values()) if isinstance(value, Mapping) else value)]
 
 
@@ -198,7 +216,7 @@ def check_laws(trace: Trace, asked: Mapping[str, float], served: Mapping[str, fl
     """The laws every run is held to, at negligible cost: nothing beats its roof, bytes served are bytes asked."""
     slack = 1 + 1e-9
     for row in trace.rows:
-        if row.seconds * slack + 1e-15 < max(row.compute_s, row.memory_s):
+        if row.seconds * slack + 4 * math.ulp(row.end_s) < max(row.compute_s, row.memory_s):
             raise InternalError(f"{row.name} took {row.seconds} s on {row.unit}, faster than its roof")
     for memory, wanted in asked.items():
         if not math.isclose(wanted, served.get(memory, 0.0), rel_tol=1e-9, abs_tol=1e-3):

@@ -24,6 +24,7 @@ from hwsim.placement.capacity import check_capacity, fits
 from hwsim.placement.rows import Row
 
 FITS, TOO_LARGE = 0, 1
+_Key = tuple[tuple[int, int], str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +73,7 @@ def estimate(rows: Sequence[Row], device: Device) -> Estimate:
 
 
 def _schedule(every: list[Task], device: Device) -> tuple[list[Array], list[Array]]:
-    free: dict[tuple[int, str], Array] = {}
+    free: dict[_Key, Array] = {}
     starts: list[Array] = []
     ends: list[Array] = []
     credits = _Credits(device)
@@ -95,7 +96,7 @@ def _energy(every: list[Task], latency: Array, device: Device) -> Array:
     total: Array = 0.0
     for task in every:
         for joules in task.cost.joules.values():
-            total = total + joules * task.scale
+            total = total + joules * task.scale * task.row.op.stands_for
     return total * copies(every, device) + device.static_power * latency * device.count
 
 
@@ -104,19 +105,19 @@ class _Credits:
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self.taken: dict[tuple[int, str], float] = {}
-        self.given: dict[tuple[int, str], list[tuple[float, Array]]] = {}
+        self.taken: dict[_Key, float] = {}
+        self.given: dict[_Key, list[tuple[float, Array]]] = {}
 
     def available(self, task: Task) -> Array:
         """When everything `task` takes has been given back by rows before it."""
         when: Array = 0.0
         for name, amount in task.row.takes.items():
-            key = (task.row.op.stage, name)
+            key = (task.device, name)
             self.taken[key] = self.taken.get(key, 0.0) + amount
             when = larger(when, self._when_returned(key, self.taken[key] - float(self.device.buffers[name].capacity), task))
         return when
 
-    def _when_returned(self, key: tuple[int, str], missing: float, task: Task) -> Array:
+    def _when_returned(self, key: _Key, missing: float, task: Task) -> Array:
         when: Array = 0.0
         for amount, at in self.given.get(key, []):
             if missing <= 0:
@@ -128,4 +129,4 @@ class _Credits:
 
     def give(self, task: Task, at: Array) -> None:
         for name, amount in task.row.gives.items():
-            self.given.setdefault((task.row.op.stage, name), []).append((amount, at))
+            self.given.setdefault((task.device, name), []).append((amount, at))

@@ -14,7 +14,7 @@ from hwsim.trace import SHARED, STATIC, Trace, TraceRow, check_laws
 
 
 def copies(every: list[Task], device: Device) -> float:
-    """Devices that each row stands for: all of them, divided by the pipeline stages."""
+    """Devices of one pipeline stage."""
     return device.count / (1 + max((task.row.op.stage for task in every), default=0))
 
 
@@ -73,21 +73,25 @@ def _row(
 ) -> TraceRow:  # fmt: skip
     """One row: the task's terms times its repetitions, summed over points, times the devices that do the same."""
     op, cost, scale = task.row.op, task.cost, task.scale
+    many = many * op.stands_for
     fixed, compute, memory = total(cost.fixed_s * scale), total(cost.busy_s * scale), total(cost.memory_s * scale)
     return TraceRow(
         name=op.name, kind=op.kind, unit=task.row.unit, start_s=start, end_s=end, op=total(op.ops * scale) * many,
         bytes={name: total(value * scale) * many for name, value in cost.traffic.items()},
         joules={name: total(value * scale) * many for name, value in cost.joules.items()},
         operands={name: total(value * scale) * many for name, value in op.bytes.items()},
-        bound=_bound(cost.method, end - start, fixed, compute, memory), fixed_s=fixed, compute_s=compute, memory_s=memory,
-        block=op.block, repeat=op.repeat * points, stage=op.stage, precision=op.precision, method=cost.method,
-        block_start_s=block[0], block_end_s=block[1],
+        bound=_bound(cost.method, end - start, 4 * math.ulp(end), fixed, compute, memory), fixed_s=fixed, compute_s=compute,
+        memory_s=memory, block=op.block, repeat=op.repeat * points, steps=points, stage=op.stage, rank=op.rank,
+        stands_for=op.stands_for, precision=op.precision, method=cost.method, block_start_s=block[0], block_end_s=block[1],
     )  # fmt: skip
 
 
-def _bound(method: str, seconds: float, fixed: float, compute: float, memory: float) -> str:
-    """What the time is mostly made of: others on the same memory, a link, latency (launches), compute or memory."""
-    if seconds > (fixed + max(compute, memory)) * (1 + 1e-9) + 1e-15:
+def _bound(method: str, seconds: float, rounding: float, fixed: float, compute: float, memory: float) -> str:
+    """What the time is mostly made of: others on the same memory, a link, latency (launches), compute or memory.
+
+    `rounding` is how far a difference of two clock times may be off.
+    """
+    if seconds > (fixed + max(compute, memory)) * (1 + 1e-9) + rounding:
         return SHARED
     if method == "link":
         return "link"

@@ -21,7 +21,7 @@ from hwsim.placement.capacity import check_capacity
 from hwsim.placement.rows import Row
 from hwsim.trace import Trace
 
-_Key = tuple[int, str]
+_Key = tuple[tuple[int, int], str]
 
 
 def simulate(rows: Sequence[Row], device: Device, fold: bool = True) -> Trace:
@@ -93,20 +93,20 @@ class Events:
                 yield self._buffer(task, name).get(amount)
 
     def _memory(self, task: Task, name: str) -> SharedBandwidth:
-        key = (task.row.op.stage, name)
+        key = (task.device, name)
         if key not in self._memories:
             self._memories[key] = SharedBandwidth(self.env, float(self.device.memories[name].rate))
         return self._memories[key]
 
     def _buffer(self, task: Task, name: str) -> simpy.Container:
-        key = (task.row.op.stage, name)
+        key = (task.device, name)
         if key not in self._buffers:
             room = float(self.device.buffers[name].capacity)
             self._buffers[key] = simpy.Container(self.env, init=room, capacity=room)
         return self._buffers[key]
 
     def served(self) -> dict[str, float]:
-        """Bytes that each memory served, over all stages."""
+        """Bytes that each memory served, over all simulated devices."""
         totals: dict[str, list[float]] = {}
         for (_, name), memory in self._memories.items():
             totals.setdefault(name, []).append(memory.served)

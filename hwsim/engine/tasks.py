@@ -27,10 +27,14 @@ class Task:
     segment: int
 
     @property
-    def queue(self) -> tuple[int, str]:
-        """Stage and unit: the rows of one queue run in order."""
-        """Stage and unit: rows of one queue run in order."""
-        return (self.row.op.stage, self.row.unit)
+    def device(self) -> tuple[int, int]:
+        """Stage and rank: each is one simulated device with its own units, memories and buffers."""
+        return (self.row.op.stage, self.row.op.rank)
+
+    @property
+    def queue(self) -> tuple[tuple[int, int], str]:
+        """Device and unit: the rows of one queue run in order."""
+        return (self.device, self.row.unit)
 
 
 def tasks(rows: Sequence[Row], device: Device) -> list[Task]:

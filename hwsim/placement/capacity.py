@@ -1,6 +1,7 @@
 """Capacity is real: weights + KV cache + activations of every stage must fit the memories they live in.
 
 Weights and KV add up over ops and folded layers; activations are reused, so the largest op's count. Microbatches share weights.
+Experts are dealt round-robin, so that no rank holds more of them than the first.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def footprint(rows: Iterable[Row]) -> Footprint:
         op = row.op
         for operand, held in op.resident.items():
             memory = row.home[operand]
-            if (op.name, memory) in seen or (operand == "weights" and op.microbatch):
+            if (op.name, memory) in seen or (operand == "weights" and op.microbatch) or op.rank:
                 continue
             part = need.setdefault((op.stage, memory), {})
             part[operand] = part.get(operand, 0.0) + held * op.repeat

@@ -6,8 +6,9 @@ expert-parallel group covers tp x dp of them.
 
 - tensor: "columns", "heads" and "experts" are divided by tp; after a division by "rows" the partial sums are all-reduced. The
   embedding is gathered over its columns, the logits over the vocabulary.
-- expert (ep > 1): experts are dealt over ep devices and the most loaded one is priced; what is left of tp x dp divides each
-  expert. With dp > 1 tokens travel there and back by all-to-all, otherwise every device already has them.
+- expert (ep > 1): experts are dealt over ep devices, each of them simulated where their loads differ (a collective waits for the
+  last); what is left of tp x dp divides each expert. With dp > 1 tokens travel there and back by all-to-all, otherwise every
+  device already has them.
 - pipeline: layers are divided into pp stages of equal length, with a send between stages and `microbatches` in flight.
 - data: every replica has its own part of the batch (see `run`), so only ep connects replicas.
 
@@ -111,32 +112,41 @@ def _experts(op: Experts, plan: Plan, device: Device) -> list[Op]:
         part = op.shard(plan.tp)
         return _followed(part, "all_reduce", op.output_bytes, plan.tp, device) if plan.tp > 1 else [part]
     everyone = replace(op, tokens=op.tokens * plan.dp, chosen=op.chosen * plan.dp if op.counted else op.chosen)
-    part = everyone.on_rank(plan.ep).shard(plan.tp * plan.dp // plan.ep)
+    parts = [part.shard(plan.tp * plan.dp // plan.ep) for part in everyone.dealt(plan.ep)]
     if plan.dp == 1:
-        return _followed(part, "all_reduce", op.output_bytes, plan.tp, device)
-    return _dispatched(op, part, plan)
+        return [*parts, *_collective(op, parts, "all_reduce", op.output_bytes, plan.tp, device)]
+    return _dispatched(op, parts, plan)
 
 
-def _dispatched(op: Experts, part: Op, plan: Plan) -> list[Op]:
+def _dispatched(op: Experts, parts: Sequence[Op], plan: Plan) -> list[Op]:
     """All-to-all to the experts and back: each tp device sends its slice of the replica's tokens, top-k copies of each."""
     sent = op.pairs / plan.tp * op.hidden * nbytes(op.stream)
     group = plan.tp * plan.dp
     there = _move(op, "dispatch", "all_to_all", sent, group, group, op.after)
-    work = replace(part, after=(there.name,))
-    back = _move(op, "combine", "all_to_all", sent, group, group, (work.name,))
+    work = [replace(part, after=(there.name,)) for part in parts]
+    back = _move(op, "combine", "all_to_all", sent, group, group, _names(work))
     if plan.tp == 1:
-        return [there, work, back]
-    return [there, work, back, _move(op, "gather", "all_gather", op.output_bytes, plan.tp, plan.tp, (back.name,))]
+        return [there, *work, back]
+    return [there, *work, back, _move(op, "gather", "all_gather", op.output_bytes, plan.tp, plan.tp, (back.name,))]
 
 
 def _followed(part: Op, kind: Collective, payload: Array, ranks: int, device: Device) -> list[Op]:
-    """`part`, then a collective over `ranks` neighbours; hierarchical when they are wider than the nearest link."""
+    """`part`, then a collective over `ranks` neighbours."""
+    return [part, *_collective(part, [part], kind, payload, ranks, device)]
+
+
+def _collective(op: Op, parts: Sequence[Op], kind: Collective, payload: Array, ranks: int, device: Device) -> list[Op]:
+    """A collective of `op`'s result once all `parts` of it are done; hierarchical when wider than the nearest link."""
     inner = min((link.reach for link in device.links.values()), default=ranks)
     if kind != "all_reduce" or ranks <= inner or ranks % inner:
-        return [part, _move(part, kind, kind, payload, ranks, ranks, (part.name,))]
-    scatter = _move(part, "reduce_scatter", "reduce_scatter", payload, inner, inner, (part.name,))
-    across = _move(part, "all_reduce", "all_reduce", payload / inner, ranks // inner, ranks, (scatter.name,))
-    return [part, scatter, across, _move(part, "all_gather", "all_gather", payload, inner, inner, (across.name,))]
+        return [_move(op, kind, kind, payload, ranks, ranks, _names(parts))]
+    scatter = _move(op, "reduce_scatter", "reduce_scatter", payload, inner, inner, _names(parts))
+    across = _move(op, "all_reduce", "all_reduce", payload / inner, ranks // inner, ranks, (scatter.name,))
+    return [scatter, across, _move(op, "all_gather", "all_gather", payload, inner, inner, (across.name,))]
+
+
+def _names(parts: Sequence[Op]) -> tuple[str, ...]:
+    return tuple(part.name for part in parts)
 
 
 def _move(op: Op, suffix: str, kind: Collective, payload: Array, ranks: int, span: int, after: tuple[str, ...]) -> Move:

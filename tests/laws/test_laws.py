@@ -40,7 +40,7 @@ def test_law_1_nothing_is_faster_than_its_roof(run: tuple[list[Row], Device]):
         rate = min(unit.port or math.inf, memory.bandwidth) * memory.efficiency
         compute = op.ops * op.repeat / (unit.peak["bf16"] * unit.efficiency)
         moved = sum(op.bytes.values()) * op.repeat / rate
-        assert done.seconds >= max(compute, moved, unit.overhead * op.repeat) * (1 - 1e-9)
+        assert done.seconds >= max(compute, moved, unit.overhead * op.repeat) * (1 - 1e-9) - 4 * math.ulp(done.end_s)
 
 
 @given(runs())

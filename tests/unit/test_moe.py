@@ -80,8 +80,14 @@ def test_routings_that_read():
     assert read_routing("balanced", 4) == Routing("balanced")
 
 
-def test_most_loaded_rank_of_a_skewed_layer():
+def test_ranks_of_a_skewed_layer_each_have_their_own_load():
     op = experts(64.0, chosen_probability(8, 2, 1.0))
-    ranks = [op.chosen[rank::4].sum() for rank in range(4)]
-    assert op.on_rank(4).pairs == pytest.approx(64 * max(ranks))
-    assert op.on_rank(4).experts == 2
+    ranks = op.dealt(4)
+    assert [rank.rank for rank in ranks] == [0, 1, 2, 3]
+    assert [float(rank.pairs) for rank in ranks] == [pytest.approx(64 * op.chosen[r::4].sum()) for r in range(4)]
+    assert sum(rank.stands_for for rank in ranks) == 1
+
+
+def test_ranks_with_equal_loads_are_one_op():
+    (rank,) = experts(64.0, chosen_probability(8, 2, 0.0)).dealt(4)
+    assert (rank.experts, rank.stands_for, float(rank.pairs)) == (2, 1.0, 32.0)

@@ -10,6 +10,7 @@ from hwsim.engine import estimate, simulate
 from hwsim.errors import CapacityError, InputError
 from hwsim.job import run
 from hwsim.lowering.batch import decode, prefill
+from hwsim.lowering.moe import Routing
 from hwsim.lowering.transformer import lower
 from hwsim.op import Experts, Move, Op
 from hwsim.placement import Plan, parallelize, place
@@ -160,3 +161,20 @@ def test_no_link_reaches():
     far = system(4).model_copy(update={"links": {"near": Link(bandwidth=1e9, latency=0.0, reach=2, memory="hbm")}})
     with pytest.raises(InputError, match="4 devices are not joined"):
         run(DENSE, far, phase="decode", parallel="tp=4")
+
+
+def test_a_collective_waits_for_the_most_loaded_rank_and_nothing_is_counted_twice():
+    device = system(4)
+    skewed = Routing("zipf", 1.2)
+    whole = simulate(place(parallelize(lower(MIXTRAL, decode(16, 1000), routing=skewed), Plan(tp=4), device), device), device)
+    dealt = simulate(
+        place(parallelize(lower(MIXTRAL, decode(16, 1000), routing=skewed), Plan(tp=4, ep=4), device), device), device
+    )
+    assert dealt.sum("op", by="kind")["experts"] == pytest.approx(whole.sum("op", by="kind")["experts"])
+    assert dealt.sum("bytes", by="operand")["weights"] == pytest.approx(whole.sum("bytes", by="operand")["weights"])
+    ranks = [row for row in dealt.rows if row.kind == "experts"]
+    assert len(ranks) == 4
+    after = next(row for row in dealt.rows if row.name.endswith("experts.all_reduce"))
+    assert after.start_s == max(row.end_s for row in ranks)
+    assert dealt.sum("seconds", by="kind")["experts"] == pytest.approx(sum(row.seconds for row in ranks) / 4)
+    assert all(0 <= value <= 1 for value in dealt.utilisation().values())
