@@ -233,7 +233,7 @@ def _job(
     )  # fmt: skip
 
 
-def _sequences(text: str) -> list[tuple[int, int]]:
+def _sequences(text: str) -> tuple[tuple[int, int], ...]:
     """Read "512:0,1:2048*31"."""
     result: list[tuple[int, int]] = []
     for part in filter(None, text.split(",")):
@@ -241,7 +241,7 @@ def _sequences(text: str) -> list[tuple[int, int]]:
         if match is None:
             raise InputError(f"--sequences: {part[:40]!r}; accepted: NEW:CONTEXT or NEW:CONTEXT*COUNT, e.g. 512:0,1:2048*31")
         result += [(int(match[1]), int(match[2]))] * int(match[3] or 1)
-    return result
+    return tuple(result)
 
 
 def _changes(pairs: list[str]) -> dict[str, object]:

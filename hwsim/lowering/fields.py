@@ -33,9 +33,9 @@ class Fields:
             )
         return self._checked(value, self._name(names), least, most)
 
-    def optional(self, *names: str, least: int = 0) -> int | None:
+    def optional(self, *names: str, least: int = 0, most: int = MAX_SIZE) -> int | None:
         """A whole number, or None where it is absent."""
-        return None if self.get(*names) is None else self.whole(*names, least=least)
+        return None if self.get(*names) is None else self.whole(*names, least=least, most=most)
 
     def per_layer(self, *names: str, layers: int, default: int, least: int = 0) -> list[int]:
         """One whole number per layer: a list in the config, or one number for all of them."""

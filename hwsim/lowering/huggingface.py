@@ -74,12 +74,12 @@ _UNGATED_EXPERTS = re.compile(
     r"relu2?|relu_squared|squared_relu"
 )  # experts with GELU are gated wherever they are published (Grok)
 
-# Numbers that look like shapes, and those of them that change none: of towers, of rotary embedding, of training, of tokenisers, or
-# derived from fields that are read; and those that only some networks need (no dense layer, no KV heads beside a latent).
+# Numbers that look like shapes; those of them that change none (of towers, rotary embedding, training, tokenisers, or that follow
+# from others); and those that are read only where they matter (no dense layer, no KV heads beside a latent).
 _LOOKS_LIKE_A_SHAPE = re.compile(r".*(_size|_dim|_rank|_heads|_width)|.*num_\w*experts\w*")
 _NO_SHAPE = re.compile(
-    r"(vision|image|img|patch|spatial|temporal|vit|mm|audio|video|projector|anyres|rotary|rope|ep|tp|pad|org|block|chunk|batch|bucket|group"
-    r"|dpm|summary|token_type|max)_.*|.*(rotary|rope|group|block|tp|world|batch|window)_(size|dim)|qk_head_dim|moe_capacity\w*"
+    r"(vision|image|img|patch|spatial|temporal|vit|mm|audio|video|projector|anyres|rotary|rope|ep|tp|pad|org|block|chunk|batch"
+    r"|bucket|group|summary|token_type|max)_.*|.*(rotary|rope|group|block|tp|world|batch|window)_(size|dim)|qk_head_dim"
 )
 _ONLY_FOR_SOME = frozenset({
     "intermediate_size", "intermediate_size_mlp", "ffn_hidden_size", "moe_intermediate_size", "num_key_value_heads", "head_dim",
@@ -143,9 +143,7 @@ class _Reader:
     def model(self, name: str) -> Model:
         fields = self.fields
         encoder = self._is_encoder()
-        context = fields.optional(
-            "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx", "max_sequence_length"
-        )
+        context = fields.optional(*_CONTEXT, most=10**9)
         offset = fields.optional("positions")
         tied = fields.flag("tie_word_embeddings", "tie_embeddings")
         return Model(
@@ -274,23 +272,23 @@ class _Reader:
 
     def _kinds_of_attention(self) -> list[str]:
         """ "full", "window" or "chunk" for each layer."""
-        fields, count = self.fields, self.count
-        types, layout = fields.get("layer_types", "attention_layers"), fields.get("sliding_window_layout")
-        first = fields.optional("max_window_layers")
+        fields = self.fields
+        types = fields.get("layer_types", "attention_layers")
         if isinstance(types, list):
             return self._named_kinds(types)
-        if isinstance(layout, list):
-            return [
-                "window" if windowed else "full"
-                for windowed in fields.per_layer("sliding_window_layout", layers=count, default=0)
-            ]
+        if isinstance(fields.get("sliding_window_layout"), list):
+            layout = fields.per_layer("sliding_window_layout", layers=self.count, default=0)
+            return ["window" if windowed else "full" for windowed in layout]
         if fields.get("sliding_window_pattern", "_sliding_window_pattern"):
             return self._patterned_kinds()
         if fields.optional("attention_chunk_size"):
             return self._chunked_kinds()
-        if first is not None and fields.flag("use_sliding_window"):
-            return ["window" if i >= first else "full" for i in range(count)]
-        return ["window"] * count
+        return self._kinds_from_the_first_window()
+
+    def _kinds_from_the_first_window(self) -> list[str]:
+        """Qwen 2: the first max_window_layers see everything; elsewhere a window is one of every layer."""
+        first = self.fields.optional("max_window_layers") if self.fields.flag("use_sliding_window") else None
+        return ["window" if i >= (first or 0) else "full" for i in range(self.count)]
 
     def _patterned_kinds(self) -> list[str]:
         """A period (Gemma: every n-th layer sees everything) or a word (EXAONE 4: "LLLG")."""
@@ -319,16 +317,22 @@ class _Reader:
     # ---- feed-forward --------------------------------------------------------------------------------------------------------
 
     def _feed_forwards(self) -> list[FeedForward | MixtureOfExperts]:
-        fields, count = self.fields, self.count
-        experts = self.experts
-        if not any(experts):
+        count = self.count
+        if not any(self.experts):
             return [self._dense()] * count
+        routed, sizes = self._routed_layers(), self._sizes_of_experts()
+        return [self._experts(*sizes[i]) if routed[i] and self.experts[i] > 1 else self._dense() for i in range(count)]
+
+    def _sizes_of_experts(self) -> list[tuple[int, int, int, int]]:
+        """Experts, top-k, inner size and inner size of the shared expert (0 for none) of each layer."""
+        fields, count = self.fields, self.count
         top_k = fields.per_layer(*_TOP_K, layers=count, default=0)
         inner = fields.per_layer(*_EXPERT_INNER, layers=count, default=0)
-        routed = self._routed_layers()
-        return [
-            self._experts(experts[i], top_k[i], inner[i]) if routed[i] and experts[i] > 1 else self._dense() for i in range(count)
-        ]
+        width = fields.per_layer(*_SHARED_WIDTH, layers=count, default=0)
+        number = fields.per_layer(*_SHARED_NUMBER, layers=count, default=int(fields.flag("implicit_shared")))
+        usual = 0 if all(inner) else fields.whole("intermediate_size", "ffn_hidden_size")
+        inner = [size or usual for size in inner]
+        return [(self.experts[i], top_k[i], inner[i], width[i] or number[i] * inner[i]) for i in range(count)]
 
     def _dense(self) -> FeedForward:
         fields = self.fields
@@ -355,33 +359,17 @@ class _Reader:
         ungated = _UNGATED_EXPERTS if any(self.experts) else _UNGATED
         return not ungated.fullmatch(str(activation or "silu").lower())
 
-    def _experts(self, experts: int, top_k: int, inner: int) -> MixtureOfExperts:
+    def _experts(self, experts: int, top_k: int, inner: int, shared: int) -> MixtureOfExperts:
         fields = self.fields
-        inner = inner or fields.whole("intermediate_size", "ffn_hidden_size")
         if not 1 <= top_k <= experts:
             raise fields.error("num_experts_per_tok", top_k or None, f"1 to the {experts} experts")
+        if fields.flag("residual_moe"):  # Grok 2: a dense network beside the experts
+            shared = fields.whole("intermediate_size")
         return MixtureOfExperts(
-            experts=experts, top_k=top_k, expert=self._network(inner), shared=self._shared(inner),
+            experts=experts, top_k=top_k, expert=self._network(inner), shared=self._network(shared) if shared else None,
             router_bias=fields.flag("router_bias", "use_routing_bias") or fields.text("topk_method") == "noaux_tc",
             shared_gate=fields.flag("shared_gate"),
         )  # fmt: skip
-
-    def _shared(self, inner: int) -> FeedForward | None:
-        fields = self.fields
-        width = fields.get(
-            "shared_expert_intermediate_size", "moe_shared_expert_intermediate_size", "shared_intermediate_size",
-            "shared_expert_ffn_hidden_size",
-        )  # fmt: skip
-        number = fields.get("n_shared_experts", "num_shared_experts", "num_shared_expert", "moe_num_shared_experts")
-        if fields.flag("residual_moe"):  # Grok 2: a dense network beside the experts
-            return self._network(fields.whole("intermediate_size"))
-        if width is None and number is None:
-            return self._network(inner) if fields.flag("implicit_shared") else None
-        size = _first(width) if width is not None else inner
-        total = Fields({"shared": size}, fields.where).whole("shared", least=0)
-        if number is not None and width is None:
-            total *= Fields({"n_shared_experts": _first(number)}, fields.where).whole("n_shared_experts", least=0)
-        return self._network(total) if total else None
 
     def _routed_layers(self) -> list[bool]:
         """Which layers are mixtures of experts: every rule that a config states must agree."""
@@ -421,6 +409,7 @@ class _Reader:
         return self.fields.whole("decoder_sparse_step", "interleave_moe_layer_step", "moe_layer_interval", default=1)
 
 
+_CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx", "max_sequence_length")
 _EXPERTS = (
     "num_local_experts", "n_routed_experts", "num_experts", "moe_num_experts", "num_routed_experts", "moe_num_primary_experts",
 )  # fmt: skip
@@ -428,12 +417,12 @@ _TOP_K = (
     "num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_top_k", "moe_topk", "moe_k", "num_selected_experts",
     "moe_num_active_primary_experts",
 )  # fmt: skip
+_SHARED_WIDTH = (
+    "shared_expert_intermediate_size", "moe_shared_expert_intermediate_size", "shared_intermediate_size",
+    "shared_expert_ffn_hidden_size",
+)  # fmt: skip
+_SHARED_NUMBER = ("n_shared_experts", "num_shared_experts", "num_shared_expert", "moe_num_shared_experts")
 _EXPERT_INNER = ("moe_intermediate_size", "expert_ffn_hidden_size", "moe_ffn_hidden_size", "expert_intermediate_size")
-
-
-def _first(value: Any) -> Any:
-    """A per-layer list whose entries are equal stands for one number."""
-    return value[0] if isinstance(value, list) and value and all(entry == value[0] for entry in value) else value
 
 
 def _positive(size: int | None) -> int | None:

@@ -6,6 +6,7 @@ Embedding, LM head and router stay in the network's own 16 bits, as all of these
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,12 @@ _DTYPES = {
     "float8_e4m3fn": "bf16",  # weights in fp8 are described by quantization_config; what flows between layers is 16 bit
 }  # fmt: skip
 
+_MODELOPT = {
+    "FP8": ("fp8", "fp8"), "FP8_PER_CHANNEL_PER_TOKEN": ("fp8", "fp8"), "FP8_PB_WO": ("fp8_block", "fp8"),
+    "NVFP4": ("nvfp4", "nvfp4"), "W4A16_AWQ": ("int4_g128", ""), "W4A8_AWQ": ("int4_g128", "fp8"),
+}  # fmt: skip
+_LAYER = re.compile(r"layers?\.(\d+)\.")
+
 
 def read_precision(fields: Fields) -> Precision:
     """Formats of weights, activations, stream and KV cache that `fields` state. InputError for an unknown method or dtype."""
@@ -33,14 +40,15 @@ def read_precision(fields: Fields) -> Precision:
         return plain
     if not isinstance(stated, dict):
         raise fields.error("quantization_config", stated, "a mapping with quant_method")
-    return _Quantization(Fields(stated, f"{fields.where}: quantization_config"), plain).precision()
+    layers = fields.optional("num_hidden_layers", "n_layer", "n_layers", "num_layers") or 0
+    return _Quantization(Fields(stated, f"{fields.where}: quantization_config"), plain, layers).precision()
 
 
 class _Quantization:
     """One quantization_config and the unquantised formats it changes."""
 
-    def __init__(self, fields: Fields, plain: Precision) -> None:
-        self.fields, self.plain = fields, plain
+    def __init__(self, fields: Fields, plain: Precision, layers: int) -> None:
+        self.fields, self.plain, self.layers = fields, plain, layers
 
     def precision(self) -> Precision:
         method = self.fields.text("quant_method", "quant_type", default="").replace("_", "-").lower()
@@ -72,17 +80,18 @@ class _Quantization:
         return self._with("int4_g64", self.plain.stream)
 
     def _modelopt(self) -> Precision:
-        nested = self.fields.get("quantization") or {}
-        fields = Fields({**self.fields.raw, **nested}, self.fields.where)
-        if "config_groups" in fields.raw:
+        """Written like compressed-tensors in newer exports, as the name of an algorithm in older ones."""
+        nested = self.fields.get("quantization")
+        self.fields = Fields({**self.fields.raw, **(nested if isinstance(nested, dict) else {})}, self.fields.where)
+        if self.fields.get("config_groups"):
             return self._compressed()
-        algorithm = fields.text("quant_algo").upper()
-        formats = {"FP8": "fp8", "NVFP4": "nvfp4", "FP8_PB_WO": "fp8_block"}
-        if algorithm not in formats:
-            raise fields.error("quant_algo", algorithm, ", ".join(formats))
-        weights = formats[algorithm]
-        quantised = self._with(weights, "nvfp4" if weights == "nvfp4" else "fp8")
-        return replace(quantised, kv="fp8") if fields.text("kv_cache_quant_algo").upper() == "FP8" else quantised
+        algorithm = self.fields.text("quant_algo").upper()
+        if algorithm not in _MODELOPT:
+            raise self.fields.error("quant_algo", algorithm or None, ", ".join(_MODELOPT))
+        weights, activations = _MODELOPT[algorithm]
+        quantised = self._with(weights, activations or self.plain.stream)
+        cache = self.fields.text("kv_cache_quant_algo").lower()
+        return replace(quantised, kv=cache) if cache in ("fp8", "int8", "nvfp4") else quantised
 
     def _compressed(self) -> Precision:
         """compressed-tensors: the first config group stands for all linear layers."""
@@ -97,14 +106,19 @@ class _Quantization:
         return replace(quantised, kv=_scheme(cache, self.fields)) if isinstance(cache, dict) else quantised
 
     def _with(self, weights: str, activations: str) -> Precision:
+        """All linear layers quantised but those that are left alone in every layer: attention, shared experts."""
         changed = replace(self.plain.with_weights(weights), activations=activations)
-        return replace(changed, attention=self.plain.attention) if self._attention_kept() else changed
+        attention = self.plain.attention if self._kept("attn", "attention") else weights
+        shared = self.plain.feed_forward if self._kept("shared_experts", "shared_expert") else weights
+        return replace(changed, attention=attention, feed_forward=shared)
 
-    def _attention_kept(self) -> bool:
-        """True when the modules left alone are the attention of every layer, written as a pattern."""
-        kept = self.fields.get("modules_to_not_convert", "ignored_layers", "ignore", "exclude_modules")
-        names = [name for name in kept if isinstance(name, str)] if isinstance(kept, list) else []
-        return any("attn" in name and ("*" in name or not any(c.isdigit() for c in name)) for name in names)
+    def _kept(self, *modules: str) -> bool:
+        """True when a pattern leaves such a module alone in all layers, or names do in more than half of them."""
+        stated = self.fields.get("modules_to_not_convert", "ignored_layers", "ignore", "exclude_modules")
+        names = [name.strip("*.^$\\") for name in stated if isinstance(name, str)] if isinstance(stated, list) else []
+        named = [_LAYER.search(name) for name in names if name.endswith(modules)]
+        numbers = {match[1] for match in named if match}
+        return None in named or 2 * len(numbers) > max(self.layers, 1)
 
 
 def _scheme(scheme: Mapping[str, Any], fields: Fields) -> str:
