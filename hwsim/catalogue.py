@@ -36,11 +36,11 @@ def names(folder: str) -> list[str]:
 
 def find(folder: str, name: str) -> Path:
     """The file behind a name, an alias or a path. InputError names the nearest match."""
-    if _is_path(name):
-        return Path(name)
     direct = root(folder) / f"{name.lower()}.yaml"
     if re.fullmatch(r"[\w.+-]+", name) and direct.is_file():
         return direct
+    if _is_path(name):
+        return Path(name)
     found = _aliases(folder).get(name.lower())
     if found:
         return root(folder) / f"{found}.yaml"

@@ -104,7 +104,10 @@ class Op:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Gemm(Op):
-    """`groups` independent products (m x k) times (k x n) with weights: 2mkn operations, activations in and out, weights once."""
+    """`groups` independent products (m x k) times (k x n) with weights: 2mkn operations, activations in and out, weights once.
+
+    `tied` weights are resident with another op that uses the same ones.
+    """
 
     math: ClassVar[Math] = "matmul"
 
@@ -114,6 +117,7 @@ class Gemm(Op):
     groups: Array = 1.0
     weights: str = "bf16"
     activations: str = "bf16"
+    tied: bool = False
 
     @cached_property
     def ops(self) -> Array:
@@ -129,7 +133,7 @@ class Gemm(Op):
     @property
     def resident(self) -> Mapping[str, Array]:
         """The weights."""
-        return {"weights": self._weight_bytes}
+        return {"weights": 0.0 if self.tied else self._weight_bytes}
 
     @property
     def _weight_bytes(self) -> Array:

@@ -153,13 +153,13 @@ class _Builder:
         )  # fmt: skip
         return self._gemm("out", "out", h, width, self.precision.attention, "rows")
 
-    def _attend(self, window: int | None, only: Literal["prefill", "decode", "all"] = "all", **shape: Any) -> None:
+    def _attend(self, window: int | None, **shape: Any) -> None:
         """Attention of the prefilling and of the decoding sequences, side by side."""
         prefilling, decoding = self._phases()
         ready = self.last
         ends: tuple[str, ...] = ()
         for name, groups in (("prefill", prefilling), ("decode", decoding)):
-            if groups and only in (name, "all"):
+            if groups:
                 ends += self._attention_op(f"attention.{name}", groups, window, ready, **shape)
         self.last = ends
 
@@ -201,12 +201,13 @@ class _Builder:
         ):
             if groups:
                 self.last = ready
-                ends += (self._absorbed if absorbed else self._expanded)(a, name, groups)
+                counted = name == "decode" and bool(prefilling)  # both phases use the same weights
+                ends += (self._absorbed if absorbed else self._expanded)(a, name, groups, counted)
         return self._gemm("out", "out", h, a.heads * a.v_dim, weights, "rows", after=ends)
 
-    def _absorbed(self, a: LatentAttention, name: str, groups: Batch) -> tuple[str, ...]:
+    def _absorbed(self, a: LatentAttention, name: str, groups: Batch, tied: bool) -> tuple[str, ...]:
         """Queries into the latent space, attention on the latent itself, result back to the heads (arXiv:2405.04434, 2.1.2)."""
-        per_head = {"m": tokens(groups), "groups": a.heads}
+        per_head = {"m": tokens(groups), "groups": a.heads, "tied": tied}
         weights = self.precision.attention
         ready = self._gemm(f"absorb_q.{name}", "absorb", a.kv_rank, a.nope_dim, weights, "heads", **per_head)
         self._attention_op(
@@ -215,12 +216,13 @@ class _Builder:
         )  # fmt: skip
         return self._gemm(f"absorb_v.{name}", "absorb", a.v_dim, a.kv_rank, weights, "heads", **per_head)
 
-    def _expanded(self, a: LatentAttention, name: str, groups: Batch) -> tuple[str, ...]:
+    def _expanded(self, a: LatentAttention, name: str, groups: Batch, tied: bool) -> tuple[str, ...]:
         """K and V of every head rebuilt from the latent of all tokens read, then ordinary attention."""
         read = sum(group.read(a.window) for group in groups)
         self._gemm(
-            f"kv_up.{name}", "qkv", a.heads * (a.nope_dim + a.v_dim), a.kv_rank, self.precision.attention, "columns", m=read
-        )
+            f"kv_up.{name}", "qkv", a.heads * (a.nope_dim + a.v_dim), a.kv_rank, self.precision.attention, "columns", m=read,
+            tied=tied,
+        )  # fmt: skip
         return self._attention_op(
             f"attention.{name}", groups, a.window, self.last, heads=a.heads, kv_heads=a.heads, qk_dim=a.qk_dim, v_dim=a.v_dim,
             kv_dim=a.qk_dim + a.v_dim, cache_width=a.kv_width, expanded=True,

@@ -207,3 +207,9 @@ def test_empty_or_impossible_batches_are_refused():
     for bad in ([], [(0, 5)], [(1, -1)]):
         with pytest.raises(InputError):
             mixed(bad)
+
+
+@pytest.mark.parametrize("mla", ["auto", "absorbed", "expanded"])
+def test_both_phases_of_a_mixed_batch_share_the_weights_of_mla(mla):
+    together, apart = lower(DEEPSEEK, mixed([(64, 0), (1, 64)]), mla=mla), lower(DEEPSEEK, decode(1, 64), mla=mla)
+    assert weight_bytes(together) == pytest.approx(weight_bytes(apart))
