@@ -75,8 +75,7 @@ def load_device(name: str) -> Device:
 
 
 def _read_device(path: Path) -> Device:
-    raw = _extended(path, ())
-    plain, origin = _split_provenance(raw, str(raw.get("source", "")), "", str(path))
+    plain, origin = _extended(path, ())
     plain.setdefault("name", path.stem)
     written = {where: text for where, (text, _) in origin.items()}
     provenance = {where: source for where, (_, source) in origin.items()}
@@ -89,19 +88,30 @@ def _read_device(path: Path) -> Device:
     return device
 
 
-def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    """The mapping in `path` on top of what it `extends:`; a variant holds only its difference."""
+def _extended(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, tuple[str, str]]]:
+    """What `path` says on top of what it `extends:`, and where each number comes from: an inherited one keeps its source."""
     if path.resolve() in seen:
         chain = " -> ".join(step.stem for step in (*seen, path))
         raise InputError(f"{path}: extends: goes in a circle ({chain})")
     raw = dict(read_mapping(path))
     base = raw.pop("extends", None)
+    own, own_origin = _split_provenance(raw, str(raw.get("source", "")), "", str(path))
     if base is None:
-        return raw
+        return own, own_origin
     if not isinstance(base, str) or not re.fullmatch(r"[\w.+-]+", base):
         raise InputError(f"{path}: extends: {base!r}; accepted: a name in arch/ or of a file beside this one")
-    parent = _extended(_base(path, base), (*seen, path.resolve()))
-    return _merged({key: value for key, value in parent.items() if key not in {"name", "aliases", "description"}}, raw)
+    parent, origin = _extended(_base(path, base), (*seen, path.resolve()))
+    plain = _merged({key: value for key, value in parent.items() if key not in {"name", "aliases", "description"}}, own)
+    return plain, {where: source for where, source in {**origin, **own_origin}.items() if _present(plain, where)}
+
+
+def _present(plain: Mapping[str, Any], path: str) -> bool:
+    node: Any = plain
+    for step in path.split("."):
+        if not isinstance(node, dict) or step not in node:
+            return False
+        node = node[step]
+    return True
 
 
 def _base(path: Path, name: str) -> Path:
@@ -114,16 +124,14 @@ def _base(path: Path, name: str) -> Path:
 
 
 def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """`change` over `base`, mappings merged, null removes, a {value: ...} number replaced whole."""
+    """`change` over `base`: mappings merged, null removes; a variant holds only its difference."""
     result = dict(base)
     for key, value in change.items():
         old = result.get(key)
         if value is None:
             result.pop(key, None)
-        elif isinstance(value, dict) and isinstance(old, dict) and "value" not in value:
-            result[key] = _merged(old, value)
         else:
-            result[key] = value
+            result[key] = _merged(old, value) if isinstance(value, dict) and isinstance(old, dict) else value
     return result
 
 

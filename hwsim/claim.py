@@ -37,8 +37,8 @@ class Run(_Data):
     kv: str | None = None
     routing: str = "uniform"
     seed: int | None = None
-    policy: str = "fastest"
-    parallel: str = "auto"
+    policy: str | None = None
+    parallel: str | None = None
     mla: Literal["auto", "absorbed", "expanded"] = "auto"
     set: Mapping[str, str] = Field(default_factory=dict)
     args: Mapping[str, Any] = Field(default_factory=dict)

@@ -53,8 +53,13 @@ Batch = Annotated[int, typer.Option(parser=_whole, metavar="N", help="Sequences.
 Prompt = Annotated[int, typer.Option(parser=_whole, metavar="N", help="Tokens in (for decode: tokens in the cache).")]
 Output = Annotated[int, typer.Option(parser=_whole, metavar="N", help="Tokens out, for generate.")]
 Mixed = Annotated[str, typer.Option(metavar="NEW:CONTEXT[*N],...", help="Sequences of phase mixed, e.g. 512:0,1:2048*31.")]
-Policy = Annotated[str, typer.Option(help="fastest, op-b[:ridge=N] or pin:unit=NAME.")]
-Parallel = Annotated[str, typer.Option(help="auto, or tp=,pp=,dp=,ep=,microbatches= (tp x pp x dp devices).")]
+Policy = Annotated[
+    str | None, typer.Option(help="fastest, op-b[:ridge=N], pin:unit=NAME ... Default: the device's.", show_default=False)
+]
+Parallel = Annotated[
+    str | None,
+    typer.Option(help="auto, ep, et, or tp=,pp=,dp=,ep=,microbatches=. Default: the device's.", show_default=False),
+]
 Weights = Annotated[
     str | None, typer.Option(help="Weight format, e.g. fp8 or int4_g128. Default: the config's.", show_default=False)
 ]
@@ -80,7 +85,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document an
 @app.command()
 def run(
     model: ModelArg, arch: ArchArg, phase: Phase = "generate", batch: Batch = 1, prompt: Prompt = 1024, output: Output = 128,
-    sequences: Mixed = "", policy: Policy = "fastest", parallel: Parallel = "auto", weights: Weights = None,
+    sequences: Mixed = "", policy: Policy = None, parallel: Parallel = None, weights: Weights = None,
     activations: Activations = None, kv: Kv = None, routing: Routing = "uniform", seed: Seed = None, set_: Set = None,
     report: Report = None, perfetto: Perfetto = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -100,7 +105,7 @@ def run(
 @app.command()
 def compare(
     model: ModelArg, archs: Archs, phase: Phase = "generate", batch: Batch = 1, prompt: Prompt = 1024, output: Output = 128,
-    sequences: Mixed = "", policy: Policy = "fastest", parallel: Parallel = "auto", weights: Weights = None,
+    sequences: Mixed = "", policy: Policy = None, parallel: Parallel = None, weights: Weights = None,
     activations: Activations = None, kv: Kv = None, routing: Routing = "uniform", seed: Seed = None, set_: Set = None,
     report: Report = None, perfetto: Perfetto = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -122,7 +127,7 @@ def compare(
 @app.command()
 def roofline(
     model: ModelArg, arch: ArchArg, phase: Phase = "decode", batch: Batch = 1, prompt: Prompt = 1024, sequences: Mixed = "",
-    policy: Policy = "fastest", parallel: Parallel = "auto", weights: Weights = None, activations: Activations = None,
+    policy: Policy = None, parallel: Parallel = None, weights: Weights = None, activations: Activations = None,
     kv: Kv = None, routing: Routing = "uniform", seed: Seed = None, set_: Set = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write the figure.", show_default=False)] = None,
     as_json: AsJson = False,
@@ -219,7 +224,8 @@ def _fail(message: str) -> None:
 
 
 def _job(
-    phase: str, batch: int, prompt: int, output: int, sequences: str, policy: str, parallel: str, weights: str | None,
+    phase: str, batch: int, prompt: int, output: int, sequences: str, policy: str | None, parallel: str | None,
+    weights: str | None,
     activations: str | None, kv: str | None, routing: str, seed: int | None, changes: list[str] | None,
 ) -> Job:  # fmt: skip
     from hwsim.job import Job

@@ -5,7 +5,8 @@ its own: {value: 0.82, assumed: "why", range: "what was tried"} or {value: ..., 
 Inside, every number is an SI float; any of them may be replaced by a NumPy array of design points (`Device.with_values`).
 
 Bandwidths are peaks of a datasheet; `efficiency` is the fraction that kernels reach and multiplies them. A unit draws at most
-`port` bytes/s from its memory; units of one memory share it. A link joins `reach` neighbouring devices and carries `bandwidth`
+`port` bytes/s from its memory; units of one memory share it. `policy` and `parallel` are how the machine is meant to be
+used, unless a job says otherwise. A link joins `reach` neighbouring devices and carries `bandwidth`
 in each direction at once. `count` equal devices joined by their links make a system.
 """
 
@@ -45,6 +46,8 @@ Seconds = Annotated[Array, _quantity("s", lambda x: x >= 0, "a time such as 3 us
 Watts = Annotated[Array, _quantity("W", lambda x: x >= 0, "a power such as 90 W")]
 JoulesPerByte = Annotated[Array, _quantity("J/B", lambda x: x >= 0, "an energy such as 3.6 pJ/bit")]
 JoulesPerOp = Annotated[Array, _quantity("J/op", lambda x: x >= 0, "an energy such as 0.5 pJ/op")]
+SquareMetres = Annotated[Array, _quantity("m**2", lambda x: x >= 0, "an area such as 3.02 mm^2")]
+Operand = Literal["weights", "activations", "kv"]
 Fraction = Annotated[Array, _quantity("", lambda x: (x > 0) & (x <= 1), "a fraction, above 0 and at most 1")]
 
 
@@ -55,12 +58,18 @@ class _Part(BaseModel):
 
 
 class Memory(_Part):
-    """Where bytes live: HBM, DDR, flash, SRAM."""
+    """Where bytes live: HBM, DDR, flash, SRAM.
+
+    `view_of` another memory is a second path into the same storage (the wide path of a PIM), with a bandwidth and an energy of
+    its own: paths do not slow each other as long as they are in different `spaces` (bank bundles), which policies see to.
+    """
 
     capacity: Bytes
     bandwidth: Rate
     efficiency: Fraction = 1.0
     energy: JoulesPerByte = 0.0
+    view_of: str = ""
+    spaces: Annotated[int, Field(ge=1)] = 1
 
     @property
     def rate(self) -> Array:
@@ -79,6 +88,8 @@ class Unit(_Part):
     efficiency: Fraction = 1.0
     overhead: Seconds = 0.0
     energy: Mapping[str, JoulesPerOp] = Field(default_factory=dict)
+    area: Mapping[str, SquareMetres] = Field(default_factory=dict)
+    homes: Mapping[Operand, str] = Field(default_factory=dict)
     cost: str = "roofline"
 
     @model_validator(mode="after")
@@ -144,7 +155,9 @@ class Device(_Part):
     units: Mapping[str, Unit]
     links: Mapping[str, Link] = Field(default_factory=dict)
     buffers: Mapping[str, Buffer] = Field(default_factory=dict)
-    homes: Mapping[Literal["weights", "activations", "kv"], str] = Field(default_factory=dict)
+    homes: Mapping[Operand, str] = Field(default_factory=dict)
+    policy: str = "fastest"
+    parallel: str = "auto"
     static_power: Watts = 0.0
     power_limit: Watts | None = None
     count: Annotated[int, Field(ge=1, le=1_000_000)] = 1
@@ -165,7 +178,17 @@ class Device(_Part):
         ports = [(f"units.{name}.ports", memory) for name, unit in self.units.items() for memory in unit.ports]
         links = [(f"links.{name}.memory", link.memory) for name, link in self.links.items()]
         homes = [(f"homes.{operand}", memory) for operand, memory in self.homes.items()]
-        return units + ports + links + homes
+        own = [
+            (f"units.{name}.homes.{operand}", memory)
+            for name, unit in self.units.items()
+            for operand, memory in unit.homes.items()
+        ]
+        views = [(f"memories.{name}.view_of", memory.view_of) for name, memory in self.memories.items() if memory.view_of]
+        return units + ports + links + homes + own + views
+
+    def stored_in(self, memory: str) -> str:
+        """The memory whose capacity holds what is reached through `memory`."""
+        return self.memories[memory].view_of or memory
 
     def link_over(self, span: int) -> str:
         """The shortest link that reaches over `span` neighbouring devices."""

@@ -20,7 +20,7 @@ import numpy as np
 
 from hwsim.catalogue import load_device, load_model
 from hwsim.device import Device
-from hwsim.engine import estimate, simulate
+from hwsim.engine import Estimate, estimate, simulate
 from hwsim.engine.record import summed
 from hwsim.errors import InputError
 from hwsim.formats import bits
@@ -28,7 +28,6 @@ from hwsim.lowering.batch import Batch, decode, mixed, prefill
 from hwsim.lowering.model import Model, Precision
 from hwsim.lowering.moe import Routing, read_routing
 from hwsim.lowering.transformer import Mla, lower
-from hwsim.op import Array
 from hwsim.placement import Plan, Policy, Row, parallelize, place, read_policy
 from hwsim.placement.parallel import read_plan
 from hwsim.trace import Trace
@@ -39,7 +38,10 @@ MAX_TOKENS = 100_000_000
 
 @dataclass(frozen=True)
 class Job:
-    """What to run: phase, batch, lengths, number formats, routing, policy and parallel plan; all as a user types them."""
+    """What to run: phase, batch, lengths, number formats, routing, policy and parallel plan; all as a user types them.
+
+    Formats default to the model's config, policy and parallel plan to the device's file.
+    """
 
     phase: Phase = "generate"
     batch: int = 1
@@ -51,8 +53,8 @@ class Job:
     kv: str | None = None
     routing: str = "uniform"
     seed: int | None = None
-    policy: str | Policy = "fastest"
-    parallel: str | Plan = "auto"
+    policy: str | Policy | None = None
+    parallel: str | Plan | None = None
     mla: Mla = "auto"
     set: Mapping[str, object] = field(default_factory=dict)
 
@@ -90,11 +92,16 @@ def run(model: Model | str, device: Device | str, job: Job | None = None, **chan
     return replace(trace, model=model.name, arch=device.name, notes=model.notes)
 
 
-def price(model: Model | str, device: Device | str, batch: Batch, job: Job | None = None) -> Array:
-    """Seconds of one pass over `batch` in closed form; contexts, counts and device numbers may be arrays."""
+def estimated(model: Model | str, device: Device | str, batch: Batch, job: Job | None = None, draws: int = 0) -> Estimate:
+    """One pass over `batch` in closed form; contexts, counts and device numbers may be arrays.
+
+    With `draws` (and a seed) expert choice is drawn so many times, and latency and energy are arrays over the draws.
+    """
     model = load_model(model) if isinstance(model, str) else model
     device = load_device(device) if isinstance(device, str) else device
-    return estimate(_Context(model, device, job or Job()).rows(batch), device).latency_s
+    job = job or Job()
+    context = _Context(model, device.with_values(job.set), job)
+    return estimate(context.rows(batch, replace(context.routing, draws=draws)), context.device)
 
 
 class _Context:
@@ -102,9 +109,11 @@ class _Context:
 
     def __init__(self, model: Model, device: Device, job: Job) -> None:
         self.model, self.device, self.job = model, device, job
-        self.plan = job.parallel if isinstance(job.parallel, Plan) else read_plan(job.parallel, device)
-        self.policy = read_policy(job.policy) if isinstance(job.policy, str) else job.policy
-        self.routing = read_routing(job.routing, job.seed)
+        plan, policy = job.parallel or device.parallel, job.policy or device.policy
+        self.plan = plan if isinstance(plan, Plan) else read_plan(plan, device, model.experts)
+        self.policy = read_policy(policy) if isinstance(policy, str) else policy
+        met = self.plan.dp if self.plan.ep > 1 else 1
+        self.routing = replace(read_routing(job.routing, job.seed), replicas=met)
         self.precision = chosen_precision(model, job)
 
     def one_pass(self) -> Trace:

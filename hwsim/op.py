@@ -210,8 +210,8 @@ class Experts(Op):
     """The routed experts of one layer as a grouped GEMM: gate, up, activation and down of every expert that is hit.
 
     `chosen[e]` is the probability that a token picks expert e (they add up to top-k), or with `counted` the number of tokens
-    that picked it. Expert e is hit with probability 1 - (1 - chosen)^tokens (tokens route independently), or for certain when
-    `balanced`. An expert without tokens moves no weights.
+    that picked it, `chosen[e, d]` in draw d of many. Expert e is hit with probability 1 - (1 - chosen)^tokens (tokens route
+    independently), or for certain when `balanced`. An expert without tokens moves no weights. `tied`: resident with another part.
     """
 
     math: ClassVar[Math] = "matmul"
@@ -225,6 +225,7 @@ class Experts(Op):
     balanced: bool = False
     weights: str = "bf16"
     activations: str = "bf16"
+    tied: bool = False
 
     @property
     def experts(self) -> int:
@@ -234,20 +235,41 @@ class Experts(Op):
     @cached_property
     def pairs(self) -> Array:
         """(token, expert) pairs."""
-        total = float(self.chosen.sum())
-        return total if self.counted else self.tokens * total
+        total = self.chosen.sum(axis=0)
+        picked: Array = total if self.chosen.ndim > 1 else float(total)
+        return picked if self.counted else self.tokens * picked
+
+    @property
+    def tokens_per_expert(self) -> NDArray[np.float64]:
+        """(Expected) tokens of each expert, experts first; further axes are draws or design points."""
+        return self.chosen if self.counted else self._odds * self.tokens
+
+    @property
+    def hit(self) -> NDArray[np.float64]:
+        """Probability that each expert has at least one token, axes as `tokens_per_expert`."""
+        if self.counted or self.balanced:
+            return np.minimum(self.tokens_per_expert, 1.0)
+        return np.asarray(1.0 - (1.0 - self._odds) ** self.tokens)
+
+    @property
+    def _odds(self) -> NDArray[np.float64]:
+        """`chosen` with room for the axes of `tokens`."""
+        return self.chosen if self.chosen.ndim > 1 else self.chosen.reshape(-1, *[1] * np.ndim(self.tokens))
 
     @cached_property
     def active(self) -> Array:
         """Expected number of experts with at least one token."""
+        if self.chosen.ndim > 1:
+            return np.asarray(self.hit.sum(axis=0))
         if self.counted:
             return float(np.count_nonzero(self.chosen))
         if self.balanced:
-            fewer: Array = np.minimum(float(self.experts), self.pairs)
+            fewer: Array = np.minimum(float(np.count_nonzero(self.chosen)), self.pairs)
             return fewer
+        # experts of equal odds together: the same sum as `hit`, without an axis of experts
         odds, how_many = np.unique(self.chosen, return_counts=True)
-        hit: Array = sum(n * (1.0 - (1.0 - p) ** self.tokens) for p, n in zip(odds.tolist(), how_many.tolist(), strict=True))
-        return hit
+        expected: Array = sum(n * (1.0 - (1.0 - p) ** self.tokens) for p, n in zip(odds.tolist(), how_many.tolist(), strict=True))
+        return expected
 
     @cached_property
     def ops(self) -> Array:
@@ -259,15 +281,16 @@ class Experts(Op):
         """Weights of the experts that are hit; tokens in and out of every matrix."""
         into = self.pairs * (self.hidden + self.inner) * nbytes(self.activations)
         out = self.pairs * (self.hidden + (2 * self.matrices - 3) * self.inner) * nbytes(self.stream)
-        return {"weights": self.active * self._expert_bytes, "activations": into + out}
+        return {"weights": self.active * self.weight_bytes_per_expert, "activations": into + out}
 
     @property
     def resident(self) -> Mapping[str, Array]:
         """All experts, hit or not."""
-        return {"weights": self.experts * self._expert_bytes}
+        return {"weights": 0.0 if self.tied else self.experts * self.weight_bytes_per_expert}
 
     @property
-    def _expert_bytes(self) -> Array:
+    def weight_bytes_per_expert(self) -> Array:
+        """All matrices of one expert."""
         return self.matrices * self.hidden * self.inner * nbytes(self.weights)
 
     @property

@@ -9,7 +9,7 @@ memory can only delay. Credits are taken and given in program order. A point tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +46,10 @@ class Estimate:
             totals[task.row.op.name] = totals.get(task.row.op.name, 0.0) + (end - start)
         return totals
 
+    def joules(self, device: Device, kinds: Collection[str] = ()) -> dict[str, Array]:
+        """Joules per component (memory, unit or link) over all devices, of ops of some `kinds` or all; static energy left out."""
+        return _joules([task for task in self.tasks if not kinds or task.row.op.kind in kinds], device)
+
     @property
     def sequential(self) -> bool:
         """True when no two rows overlap, so that nothing competes and totals may be added up in any order."""
@@ -62,14 +66,24 @@ def estimate(rows: Sequence[Row], device: Device) -> Estimate:
     latency: Array = 0.0
     for end in ends:
         latency = larger(latency, end)
-    energy = _energy(every, latency, device)
+    energy = sum(_joules(every, device).values()) + device.static_power * latency * device.count
     if np.ndim(latency) == 0:
         check_capacity(rows, device)
         return Estimate(every, starts, ends, latency, energy, FITS)
     ok = np.broadcast_to(fits(rows, device), np.shape(latency))
-    return Estimate(
-        every, starts, ends, np.where(ok, latency, np.nan), np.where(ok, energy, np.nan), np.where(ok, FITS, TOO_LARGE)
-    )
+    reason = np.where(ok, FITS, TOO_LARGE)
+    return Estimate(every, starts, ends, np.where(ok, latency, np.nan), np.where(ok, energy, np.nan), reason)
+
+
+def _joules(every: Sequence[Task], device: Device) -> dict[str, Array]:
+    """Joules per component over all devices, static energy left out."""
+    totals: dict[str, Array] = {}
+    many = copies(every, device)
+    for task in every:
+        for component, joules in task.cost.joules.items():
+            spent = joules * task.scale * task.row.op.stands_for * many
+            totals[component] = totals.get(component, 0.0) + spent
+    return totals
 
 
 def _schedule(every: list[Task], device: Device) -> tuple[list[Array], list[Array]]:
@@ -90,14 +104,6 @@ def _schedule(every: list[Task], device: Device) -> tuple[list[Array], list[Arra
         ends.append(end)
         free[task.queue] = end
     return starts, ends
-
-
-def _energy(every: list[Task], latency: Array, device: Device) -> Array:
-    total: Array = 0.0
-    for task in every:
-        for joules in task.cost.joules.values():
-            total = total + joules * task.scale * task.row.op.stands_for
-    return total * copies(every, device) + device.static_power * latency * device.count
 
 
 class _Credits:

@@ -13,7 +13,7 @@ from hwsim.op import Array
 from hwsim.trace import SHARED, STATIC, Trace, TraceRow, check_laws
 
 
-def copies(every: list[Task], device: Device) -> float:
+def copies(every: Sequence[Task], device: Device) -> float:
     """Devices of one pipeline stage."""
     return device.count / (1 + max((task.row.op.stage for task in every), default=0))
 

@@ -33,8 +33,8 @@ class Task:
 
     @property
     def queue(self) -> tuple[tuple[int, int], str]:
-        """Device and unit: the rows of one queue run in order."""
-        return (self.device, self.row.unit)
+        """Device and queue, which is a unit unless the row says otherwise: the rows of one queue run in order."""
+        return (self.device, self.row.queue or self.row.unit)
 
 
 def tasks(rows: Sequence[Row], device: Device) -> list[Task]:

@@ -198,6 +198,11 @@ class Model:
         )
         return self.parameters - idle
 
+    @property
+    def experts(self) -> int:
+        """Routed experts of a layer, the most of any; 0 for a dense network."""
+        return max((a.feed_forward.experts for a, _ in self.layers if isinstance(a.feed_forward, MixtureOfExperts)), default=0)
+
     def kv_elements_per_token(self) -> int:
         """Elements of KV cache that one token adds over all layers (windows not applied)."""
         return sum(n * a.attention.kv_width for a, n in self.layers)

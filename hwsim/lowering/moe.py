@@ -8,7 +8,8 @@ Routings
   exponential arrival times of rate w_e the experts drawn are the first k to arrive (Efraimidis and Spirakis 2006), so
       P(e chosen) = integral of w_e exp(-w_e t) P(fewer than k others have arrived by t) dt,
   which is computed exactly but for the quadrature (trapezoids in log t, error below 1e-6).
-With a seed, uniform and zipf draw every layer's tokens from the stream "expert_routing" instead, and layers are not folded.
+With a seed, uniform and zipf draw every layer's tokens from the stream "expert_routing" instead, and layers are not folded. With
+`draws` as well, that many draws of one layer are one array op and layers stay folded: the mean over draws is that over layers.
 """
 
 from __future__ import annotations
@@ -37,13 +38,16 @@ def stream(seed: int, name: str, draw: int = 0) -> np.random.Generator:
 class Routing:
     """How tokens choose experts. `exponent` is for zipf; a `seed` samples instead of taking expected values.
 
-    `draw` tells the passes of one run apart, so that every decode step draws anew.
+    `draw` tells the passes of one run apart, so that every decode step draws anew. Tokens of `replicas` data-parallel replicas
+    meet at the experts and are drawn together.
     """
 
     kind: Literal["balanced", "uniform", "zipf"] = "uniform"
     exponent: float = 0.0
     seed: int | None = None
     draw: int = 0
+    draws: int = 0
+    replicas: int = 1
 
     @property
     def weights_exponent(self) -> float:
@@ -111,3 +115,12 @@ def sampled_counts(tokens: Array, experts: int, top_k: int, exponent: float, rng
         counts += np.bincount(picks.ravel(), minlength=experts)
         left -= chunk
     return counts
+
+
+def drawn_counts(tokens: Array, experts: int, top_k: int, routing: Routing, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Tokens per expert of one replica, [expert] or [expert, draw]; those of all replicas, divided by their number."""
+    every = tokens * routing.replicas
+    if not routing.draws:
+        return sampled_counts(every, experts, top_k, routing.weights_exponent, rng) / routing.replicas
+    columns = [sampled_counts(every, experts, top_k, routing.weights_exponent, rng) for _ in range(routing.draws)]
+    return np.stack(columns, axis=1) / routing.replicas

@@ -17,7 +17,7 @@ import numpy as np
 
 from hwsim.lowering.batch import Batch, Sequences, sequences, tokens
 from hwsim.lowering.model import Attention, FeedForward, LatentAttention, Layer, MixtureOfExperts, Model, Precision
-from hwsim.lowering.moe import Routing, chosen_probability, sampled_counts, stream
+from hwsim.lowering.moe import Routing, chosen_probability, drawn_counts, stream
 from hwsim.op import Array, AttentionOp, Elementwise, Experts, Gemm, Lookup, Op
 
 Mla = Literal["auto", "absorbed", "expanded"]
@@ -66,7 +66,7 @@ class _Builder:
         labels = [layer.label for layer, _ in self.model.layers]
         for index, (layer, count) in enumerate(self.model.layers):
             name = layer.label if labels.count(layer.label) == 1 else f"{layer.label}.{index}"
-            if self.rng is None or isinstance(layer.feed_forward, FeedForward):
+            if self.rng is None or self.routing.draws or isinstance(layer.feed_forward, FeedForward):
                 yield name, layer, count
             else:
                 yield from ((f"{name}.{i}", layer, 1) for i in range(count))
@@ -257,7 +257,6 @@ class _Builder:
     def _routed(self, moe: MixtureOfExperts) -> dict[str, Any]:
         exponent = self.routing.weights_exponent
         if self.rng is not None:
-            counts = sampled_counts(self.tokens, moe.experts, moe.top_k, exponent, self.rng)
-            return {"chosen": counts, "counted": True}
+            return {"chosen": drawn_counts(self.tokens, moe.experts, moe.top_k, self.routing, self.rng), "counted": True}
         odds = chosen_probability(moe.experts, moe.top_k, exponent)
         return {"chosen": odds, "balanced": self.routing.kind == "balanced"}

@@ -21,36 +21,38 @@ from hwsim.quantity import show
 Footprint = Mapping[tuple[int, str], Mapping[str, Array]]
 
 
-def footprint(rows: Iterable[Row]) -> Footprint:
-    """Bytes by (stage, memory) and operand on one device of each stage."""
+def footprint(rows: Iterable[Row], device: Device) -> Footprint:
+    """Bytes by (stage, memory) and operand on one device of each stage; what lives behind several paths is counted together."""
     need: dict[tuple[int, str], dict[str, Array]] = {}
-    seen: set[tuple[str, str]] = set()
     for row in rows:
-        op = row.op
-        for operand, held in op.resident.items():
-            memory = row.home[operand]
-            if (op.name, memory) in seen or (operand == "weights" and op.microbatch) or op.rank:
-                continue
-            part = need.setdefault((op.stage, memory), {})
-            part[operand] = part.get(operand, 0.0) + held * op.repeat
-        for memory in set(row.home.values()):
-            seen.add((op.name, memory))
-        part = need.setdefault((op.stage, row.home["activations"]), {})
-        part["activations"] = larger(part.get("activations", 0.0), op.workspace)
+        for operand, held in _resident(row).items():
+            part = need.setdefault((row.op.stage, device.stored_in(row.home[operand])), {})
+            part[operand] = part.get(operand, 0.0) + held
+        part = need.setdefault((row.op.stage, device.stored_in(row.home["activations"])), {})
+        part["activations"] = larger(part.get("activations", 0.0), row.op.workspace)
     return need
+
+
+def _resident(row: Row) -> Mapping[str, Array]:
+    """What stays in memory for a row: its share of the op, all repetitions; weights once for all microbatches."""
+    op = row.op
+    if op.rank:
+        return {}
+    kept = {operand: held * op.repeat * row.share for operand, held in op.resident.items()}
+    return {operand: held for operand, held in kept.items() if operand != "weights" or not op.microbatch}
 
 
 def fits(rows: Iterable[Row], device: Device) -> NDArray[np.bool_]:
     """True where every memory of every stage holds what lives in it; an array when dimensions or capacities are arrays."""
     ok: NDArray[np.bool_] = np.asarray(True)
-    for (_, memory), parts in footprint(rows).items():
+    for (_, memory), parts in footprint(rows, device).items():
         ok = ok & np.less_equal(sum(parts.values()), device.memories[memory].capacity)
     return ok
 
 
 def check_capacity(rows: Iterable[Row], device: Device) -> None:
     """CapacityError that names the memory, the excess and what fills it."""
-    for (_, memory), parts in sorted(footprint(rows).items(), key=lambda item: item[0]):
+    for (_, memory), parts in sorted(footprint(rows, device).items(), key=lambda item: item[0]):
         need, capacity = float(sum(parts.values())), float(device.memories[memory].capacity)
         if need > capacity:
             held = ", ".join(f"{operand} {show(float(size), 'B')}" for operand, size in sorted(parts.items()) if size)

@@ -58,21 +58,43 @@ class Plan:
 
 def default_plan(device: Device) -> Plan:
     """Tensor parallelism inside the nearest link's reach, pipeline stages across."""
-    reach = min((link.reach for link in device.links.values()), default=1)
-    tp = next(n for n in range(min(device.count, reach), 0, -1) if device.count % n == 0)
+    tp = _node(device)
     return Plan(tp=tp, pp=device.count // tp)
 
 
-def read_plan(text: str, device: Device) -> Plan:
-    """Read "tp=4,ep=4"; what is not named is 1, and "auto" is the default plan."""
-    if text == "auto":
-        return default_plan(device)
+def expert_plan(device: Device, experts: int) -> Plan:
+    """Experts dealt over as many devices as there are experts for; all else tensor parallel inside a node, data across."""
+    tp = _node(device)
+    ep = next(n for n in range(min(device.count, max(experts, 1)), 0, -1) if device.count % n == 0)
+    return Plan(tp=tp, dp=device.count // tp, ep=ep)
+
+
+def expert_tensor_plan(device: Device, experts: int) -> Plan:
+    """Experts divided like all else inside a node, and dealt over nodes."""
+    tp = _node(device)
+    nodes = device.count // tp
+    return Plan(tp=tp, dp=nodes, ep=nodes if nodes <= experts else 1)
+
+
+def _node(device: Device) -> int:
+    """Devices that the nearest link joins, if they divide the system evenly."""
+    reach = min((link.reach for link in device.links.values()), default=1)
+    return next(n for n in range(min(device.count, reach), 0, -1) if device.count % n == 0)
+
+
+def read_plan(text: str, device: Device, experts: int) -> Plan:
+    """Read "tp=4,ep=4", where what is not named is 1, or a plan by name: auto (tp and pp), ep or et (see above)."""
+    named = {
+        "auto": default_plan(device), "ep": expert_plan(device, experts), "et": expert_tensor_plan(device, experts),
+    }  # fmt: skip
+    if text in named:
+        return named[text]
     values: dict[str, int] = {}
     for part in text.split(","):
         match = re.fullmatch(r"\s*(tp|pp|dp|ep|microbatches)\s*=\s*([1-9]\d{0,5})\s*", part)
         if match is None:
             raise InputError(
-                f"parallel: {part[:40]!r}; accepted: auto, or tp=, pp=, dp=, ep=, microbatches= with positive numbers"
+                f"parallel: {part[:40]!r}; accepted: auto, ep, et, or tp=, pp=, dp=, ep=, microbatches= with positive numbers"
             )
         values[match[1]] = int(match[2])
     return Plan(**values)

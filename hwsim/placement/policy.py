@@ -1,4 +1,4 @@
-"""Policies: op -> {unit: share}. A policy is a function; adding one is writing one. Shares may be masks over design points.
+"""Policies: op -> {unit: share or Part}. A policy is a function; adding one is writing one. Shares may be masks over points.
 
 Only units that can do an op (its `math`, its number format, its memories) are ever considered. Ties go to the unit with the
 higher peak, then to the first name, so that the order of a file's keys means nothing.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import reduce
 from importlib import import_module
 from pathlib import Path
@@ -21,15 +22,25 @@ from hwsim.device import Device
 from hwsim.errors import InputError, PlacementError
 from hwsim.op import Array, Op
 
-Policy = Callable[[Op, Device], Mapping[str, Array]]
-
 ALL = 1.0
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What a unit does of an op where a share does not say it: `op`, a part with a shape of its own, or the row's `queue`."""
+
+    op: Op | None = None
+    queue: str = ""
+
+
+Policy = Callable[[Op, Device], Mapping[str, Array | Part]]
+
+
 def homes(device: Device, unit: str) -> dict[str, str]:
-    """Memory of each operand: what the device says, else the unit's own."""
-    own = device.units[unit].memory
-    return {operand: device.homes.get(operand, own) for operand in ("weights", "activations", "kv")}
+    """Memory of each operand: what the unit says, else the device, else the unit's own."""
+    part = device.units[unit]
+    given = {**device.homes, **part.homes}
+    return {operand: given.get(operand, part.memory) for operand in ("weights", "activations", "kv")}
 
 
 def able(op: Op, device: Device) -> list[str]:
@@ -37,7 +48,7 @@ def able(op: Op, device: Device) -> list[str]:
     found = []
     for name, unit in device.units.items():
         precision = unit.precision_for(op.precision) if op.math in unit.does else None
-        if precision is not None and all(unit.reaches(memory) for memory in device.homes.values()):
+        if precision is not None and all(unit.reaches(memory) for memory in homes(device, name).values()):
             found.append((-float(np.max(unit.peak[precision])), name))
     if not found:
         units = "; ".join(f"{name} does {', '.join(unit.does)}" for name, unit in sorted(device.units.items()))
@@ -48,7 +59,7 @@ def able(op: Op, device: Device) -> list[str]:
 def fastest() -> Policy:
     """Each op on the unit that finishes it first when it runs alone."""
 
-    def policy(op: Op, device: Device) -> Mapping[str, Array]:
+    def policy(op: Op, device: Device) -> Mapping[str, Array | Part]:
         names = able(op, device)
         if len(names) == 1:
             return {names[0]: ALL}
@@ -63,7 +74,7 @@ def op_b(ridge: float | None = None) -> Policy:
     Without a ridge, the Op/B at which both take equally long: low unit's peak / high unit's bandwidth (Duplex: 31.8).
     """
 
-    def policy(op: Op, device: Device) -> Mapping[str, Array]:
+    def policy(op: Op, device: Device) -> Mapping[str, Array | Part]:
         names = able(op, device)
         high, low = names[0], max(reversed(names), key=lambda name: float(np.max(_bandwidth(device, name))))
         if high == low:
@@ -78,7 +89,7 @@ def pin(unit: str) -> Policy:
     """Everything `unit` can do on `unit`, the rest on the fastest other one."""
     otherwise = fastest()
 
-    def policy(op: Op, device: Device) -> Mapping[str, Array]:
+    def policy(op: Op, device: Device) -> Mapping[str, Array | Part]:
         if unit not in device.units:
             raise InputError(f"policy pin: {device.name} has no unit {unit!r}; accepted: {', '.join(sorted(device.units))}")
         return {unit: ALL} if unit in able(op, device) else otherwise(op, device)

@@ -10,21 +10,23 @@ import numpy as np
 from hwsim.device import Device
 from hwsim.errors import PlacementError
 from hwsim.op import Array, Move, Op
-from hwsim.placement.policy import ALL, Policy, fastest, homes
+from hwsim.placement.policy import ALL, Part, Policy, fastest, homes
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
     """`op` runs on `unit`; its operands live in the memories of `home`.
 
-    `share` is the part of the op that this row does: 1, or 0..1 per design point when a policy chooses by mask. `takes` and
-    `gives` are bytes of credit on the device's bounded buffers: taken when the row starts, given back when it ends.
+    `share` is the part of the op that this row does: 1, or 0..1 per design point when a policy chooses by mask. Rows of one
+    `queue` run one at a time and in order: by default a queue is a unit. `takes` and `gives` are bytes of credit on bounded
+    buffers: taken when the row starts, given back when it ends.
     """
 
     op: Op
     unit: str
     home: Mapping[str, str]
     share: Array = 1.0
+    queue: str = ""
     takes: Mapping[str, float] = field(default_factory=dict)
     gives: Mapping[str, float] = field(default_factory=dict)
 
@@ -42,7 +44,12 @@ def _rows(op: Op, device: Device, policy: Policy) -> list[Row]:
     if isinstance(op, Move):
         link = device.link_over(op.span)
         return [Row(op, link, {"activations": device.links[link].memory})]
-    shares = policy(op, device)
-    if not shares:
+    parts = policy(op, device)
+    if not parts:
         raise PlacementError(f"{device.name}: the policy sent {op.name} nowhere")
-    return [Row(op, unit, homes(device, unit), share) for unit, share in shares.items() if share is ALL or np.any(share)]
+    return [_row(op, unit, part, device) for unit, part in parts.items() if isinstance(part, Part) or part is ALL or np.any(part)]
+
+
+def _row(op: Op, unit: str, part: Array | Part, device: Device) -> Row:
+    home = homes(device, unit)
+    return Row(part.op or op, unit, home, queue=part.queue) if isinstance(part, Part) else Row(op, unit, home, part)

@@ -51,6 +51,18 @@ def energy_of_runs(runs: Runs) -> go.Figure:
     return _side_by_side(grid, _labels(comparison(runs), "energy_j", "J", "energy_ratio"), colours, "J", "energy")
 
 
+def throughput_of_runs(runs: Runs) -> go.Figure:
+    """Tokens/s of each run over those of the first, as papers draw it."""
+    compared = comparison(runs)
+    ratios = [float(one) for one in compared["tokens_per_s"] / compared["tokens_per_s"].iloc[0]]
+    bar = go.Bar(
+        x=ratios, y=[safe(str(name), 40) for name in compared.index], orientation="h", marker={"color": "#009E73"}, width=0.6,
+        text=[times(one) for one in ratios], textposition="outside", cliponaxis=False, hoverinfo="none",
+    )  # fmt: skip
+    axis = {"range": [0, 1.15 * max(ratios)], "title": {"text": "throughput relative to the first"}}
+    return styled(go.Figure(bar), 64 + 34 * len(runs), xaxis=axis, yaxis={"autorange": "reversed"}, showlegend=False)
+
+
 def busy_units(runs: Runs) -> go.Figure:
     """Share of the latency in which each unit and link was busy."""
     tables = [

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hwsim.report import shown
-from hwsim.report.breakdown import busy_units, components_of, energy_by_kind, energy_of_runs, time_by_kind, time_of_runs
+from hwsim.report.breakdown import (
+    busy_units,
+    components_of,
+    energy_by_kind,
+    energy_of_runs,
+    throughput_of_runs,
+    time_by_kind,
+    time_of_runs,
+)
 from hwsim.report.page import Figure, Section, Sheet, Words, page
 from hwsim.report.passes import representative
 from hwsim.report.roofline import roofline_caption, roofline_figure
@@ -13,7 +21,7 @@ from hwsim.report.tables import Runs, labels, of_phase, phases
 from hwsim.report.timeline import timeline_bars, timeline_figure
 
 Blocks = list[Figure | Sheet | Words]
-_FEW = 3  # runs whose results fit half the page
+_FEW = 4  # runs whose results fit half the page
 _BELOW = "Below, the bandwidth in use of each memory of one device, averaged over each op; the dashed line is what it can give."
 _SAVING = "Labels: energy, and how much less than the first run."
 NO_ENERGY = "holds no energy numbers, so that no energy is shown"
@@ -35,9 +43,12 @@ def html_report(runs: Runs, title: str, settings: Mapping[str, str]) -> str:
 
 
 def _result(runs: Runs) -> Blocks:
-    """The numbers, and beside them, if they leave room, how busy the units are."""
-    busy = Figure(busy_units(runs), "Launch overheads count as busy.", "How busy units and links are", wide=len(runs) > _FEW)
-    return [Sheet(shown.summary(runs), wide=len(runs) > _FEW), busy]
+    """The numbers; beside them throughput against the first run, or how busy the units of a single run are."""
+    busy = Figure(busy_units(runs), "Launch overheads count as busy.", "How busy units and links are", wide=len(runs) > 1)
+    blocks: Blocks = [Sheet(shown.summary(runs), wide=len(runs) > _FEW)]
+    if len(runs) > 1 and runs[0][0].tokens_per_s:
+        blocks.append(Figure(throughput_of_runs(runs), "", "Throughput", wide=len(runs) > _FEW))
+    return [*blocks, busy]
 
 
 def _time(runs: Runs, names: list[str]) -> Blocks:

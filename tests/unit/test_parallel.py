@@ -144,7 +144,7 @@ def test_default_plan_stays_inside_a_node():
 def test_plans_that_are_refused(text):
     device = system(4)
     with pytest.raises(InputError, match="parallel"):
-        parallelize(lower(MIXTRAL, decode(4, 10)), read_plan(text, device), device)
+        parallelize(lower(MIXTRAL, decode(4, 10)), read_plan(text, device, 8), device)
 
 
 def test_heads_that_do_not_divide_are_refused():

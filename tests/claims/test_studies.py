@@ -1,0 +1,53 @@
+"""Published claims: every study that ships is true, and the two ways to Duplex's throughput agree."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from hwsim.catalogue import names, root
+from hwsim.claim import Run
+from hwsim.reproduce import check
+
+
+@pytest.fixture(scope="module", params=names("studies"))
+def report(request):
+    return check(request.param)
+
+
+def test_every_row_is_as_its_file_says(report):
+    assert [(v.id, v.simulated, v.verdict) for v in report.verdicts if not v.ok] == []
+
+
+def test_what_is_not_reproduced_has_a_reason(report):
+    assert [v.id for v in report.verdicts if v.verdict != "reproduced" and not v.reason] == []
+
+
+def test_orderings_hold_exactly_and_counting_rows_to_one_percent():
+    for verdict in check("duplex").verdicts:
+        if verdict.unit == "bool" and verdict.verdict == "reproduced":
+            assert verdict.simulated == verdict.published
+        if verdict.metric in ("area", "batch_size", "capacity") and verdict.verdict == "reproduced":
+            assert verdict.error is not None
+            assert abs(verdict.error) <= 0.01
+
+
+def test_duplex_headlines():
+    found = {verdict.id: verdict for verdict in check("duplex").verdicts}
+    for name, tolerance in (("throughput.pe_et.max", 0.1), ("throughput.pe_et.avg", 0.1), ("energy.avg_saving", 0.1)):
+        error = found[f"duplex.{name}"].error
+        assert error is not None
+        assert abs(error) <= tolerance
+    modelled = [v for v in found.values() if v.role == "claim" and v.verdict != "not-modelled"]
+    assert sum(v.verdict == "reproduced" for v in modelled) >= 0.85 * len(modelled)
+
+
+@pytest.mark.parametrize(("arch", "within"), [("4x-h100-ideal", 0.001), ("4x-duplex", 0.01), ("4x-duplex-pe-et", 0.01)])
+def test_stage_mix_in_closed_form_and_by_events(arch, within):
+    spec = importlib.util.spec_from_file_location("duplex_study", root("studies") / "duplex" / "study.py")
+    study = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(study)
+    parallel = "ep" if arch == "4x-h100-ideal" else None
+    case = Run(model="mixtral-8x7b", arch=arch, parallel=parallel, batch=32, prompt=256, output=256)
+    assert study.throughput_by_events(case, stages=20) == pytest.approx(study.throughput(case), rel=within)
