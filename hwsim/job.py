@@ -151,7 +151,7 @@ class _Context:
         """Sequences of one microbatch of one replica."""
         parts = self.plan.dp * self.plan.microbatches
         if self.job.batch % parts:
-            raise InputError(f"batch: {self.job.batch}; accepted: a multiple of dp x microbatches = {parts}")
+            raise InputError(f"batch: {self.job.batch}; accepted: a multiple of dp x microbatches = {parts}, or another --parallel")
         return self.job.batch // parts
 
     def _simulated(self, batch: Batch, phase: str, routing: Routing | None = None) -> Trace:

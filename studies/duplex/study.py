@@ -307,8 +307,7 @@ def _system(case: Run, which: str, chosen: Run) -> Run:
     text = str(chosen.args[which])
     twice, name = text.startswith("2x "), text.removeprefix("2x ")
     count = CASES[case.model][0] if case.model in CASES else int(chosen.args.get("devices", 4))
-    parallel = None if load_device(name).parallel != "auto" else "ep"
-    return case.model_copy(update={"arch": f"{count * (1 + twice)}x-{name}", "parallel": parallel})
+    return case.model_copy(update={"arch": f"{count * (1 + twice)}x-{name}"})
 
 
 def _with(chosen: Run, **args: Any) -> Run:

@@ -48,6 +48,5 @@ def test_stage_mix_in_closed_form_and_by_events(arch, within):
     spec = importlib.util.spec_from_file_location("duplex_study", root("studies") / "duplex" / "study.py")
     study = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(study)
-    parallel = "ep" if arch == "4x-h100-ideal" else None
-    case = Run(model="mixtral-8x7b", arch=arch, parallel=parallel, batch=32, prompt=256, output=256)
+    case = Run(model="mixtral-8x7b", arch=arch, batch=32, prompt=256, output=256)
     assert study.throughput_by_events(case, stages=20) == pytest.approx(study.throughput(case), rel=within)
