@@ -17,7 +17,7 @@ from hwsim.formats import nbytes
 from hwsim.lowering.model import Model
 
 _SYSTEM = re.compile(r"([1-9]\d{0,5})x-(.+)")
-_WORDS = frozenset({"name", "description", "aliases", "source"})
+_WORDS = frozenset({"name", "description", "generation", "aliases", "source"})
 _PROVENANCE = ("source", "fitted", "assumed")
 
 
@@ -63,8 +63,9 @@ def _aliases(folder: str) -> Mapping[str, str]:
     return {str(alias).lower(): name for name, data in raw.items() for alias in data.get("aliases", ())}
 
 
-def load_device(name: str) -> Device:
+def load_device(name: str | Path) -> Device:
     """A device by name ("h100"), alias, file, or as a system of n linked ones ("4x-h100")."""
+    name = str(name)
     system = _SYSTEM.fullmatch(name)
     if system is None:
         return _read_device(find("arch", name))
@@ -145,15 +146,20 @@ def _split_provenance(
     for key, value in node.items():
         here = f"{path}.{key}" if path else str(key)
         if isinstance(value, dict) and "value" in value:
-            plain[key], origin[here] = value["value"], (str(value["value"]), _own_provenance(value, here, where))
+            plain[key], origin[here] = _as_text(value["value"]), (str(value["value"]), _own_provenance(value, here, where))
         elif isinstance(value, dict):
             plain[key], below = _split_provenance(value, source, here, where)
             origin.update(below)
         else:
-            plain[key] = value
+            plain[key] = _as_text(value)
             if key not in _WORDS and (isinstance(value, int | float) or re.match(r"\s*[+-]?\.?\d", str(value))):
                 origin[here] = (str(value), source)
     return plain, origin
+
+
+def _as_text(value: Any) -> Any:
+    """Numbers of a file as text, so that one that needs a unit and has none is refused; floats are for Python code."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _own_provenance(value: Mapping[str, Any], here: str, where: str) -> str:
@@ -166,9 +172,9 @@ def _own_provenance(value: Mapping[str, Any], here: str, where: str) -> str:
     return f"{'' if kinds[0] == 'source' else kinds[0] + ': '}{value[kinds[0]]}{tail}"
 
 
-def load_model(name: str) -> Model:
+def load_model(name: str | Path) -> Model:
     """A network by name ("mixtral-8x7b"), alias, or file: a Hugging Face config.json, unchanged, or a models/*.yaml."""
-    return _read_model(find("models", name))
+    return _read_model(find("models", str(name)))
 
 
 def _read_model(path: Path) -> Model:
@@ -216,6 +222,7 @@ def _describe_model(model: Model) -> dict[str, Any]:
     layers = [{"count": count, **asdict(layer)} for layer, count in model.layers]
     return {
         "model": model.name, "parameters": model.parameters, "active_parameters": model.active_parameters,
+        "active_parameters_without_embedding": model.active_parameters_without_embedding,
         "kv_bytes_per_token": per_token, "num_layers": model.num_layers, "hidden": model.hidden, "vocab": model.vocab,
         "tied": model.tied, "max_context": model.max_context, "precision": asdict(model.precision), "layers": layers,
         "source": model.source, "notes": list(model.notes),

@@ -9,7 +9,7 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from hwsim.device import Device
     from hwsim.job import Job
-    from hwsim.job import Phase as JobPhase
     from hwsim.trace import Trace
 
 app = typer.Typer(
@@ -68,6 +67,7 @@ Activations = Annotated[
 ]
 Kv = Annotated[str | None, typer.Option(help="KV cache format. Default: the config's.", show_default=False)]
 Routing = Annotated[str, typer.Option(help="Expert choice: balanced, uniform or zipf:s=1.2.")]
+Mla = Annotated[str, typer.Option(help="MLA of decode and prefill: auto, absorbed or expanded.")]
 Seed = Annotated[
     int | None,
     typer.Option(parser=_whole, metavar="N", help="Draw expert choice with this seed, not expected values.", show_default=False),
@@ -86,11 +86,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document an
 def run(
     model: ModelArg, arch: ArchArg, phase: Phase = "generate", batch: Batch = 1, prompt: Prompt = 1024, output: Output = 128,
     sequences: Mixed = "", policy: Policy = None, parallel: Parallel = None, weights: Weights = None,
-    activations: Activations = None, kv: Kv = None, routing: Routing = "uniform", seed: Seed = None, set_: Set = None,
-    report: Report = None, perfetto: Perfetto = None, as_json: AsJson = False,
+    activations: Activations = None, kv: Kv = None, routing: Routing = "uniform", mla: Mla = "auto", seed: Seed = None,
+    set_: Set = None, report: Report = None, perfetto: Perfetto = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Simulate one model on one device: latency, energy and where they go."""
-    job = _job(phase, batch, prompt, output, sequences, policy, parallel, weights, activations, kv, routing, seed, set_)
+    job = _job(
+        sequences, set_, phase=phase, batch=batch, prompt=prompt, output=output, policy=policy, parallel=parallel,
+        weights=weights, activations=activations, kv=kv, routing=routing, mla=mla, seed=seed,
+    )  # fmt: skip
     runs = _runs(model, [arch], job)
     _write(runs, job, report, perfetto)
     if as_json:
@@ -99,6 +102,7 @@ def run(
     from hwsim.report.text import ops_table, summary_table
 
     _print(summary_table(runs), ops_table(runs[0][0]))
+    _print_notes(runs)
     _print_written(report, perfetto)
 
 
@@ -106,11 +110,14 @@ def run(
 def compare(
     model: ModelArg, archs: Archs, phase: Phase = "generate", batch: Batch = 1, prompt: Prompt = 1024, output: Output = 128,
     sequences: Mixed = "", policy: Policy = None, parallel: Parallel = None, weights: Weights = None,
-    activations: Activations = None, kv: Kv = None, routing: Routing = "uniform", seed: Seed = None, set_: Set = None,
-    report: Report = None, perfetto: Perfetto = None, as_json: AsJson = False,
+    activations: Activations = None, kv: Kv = None, routing: Routing = "uniform", mla: Mla = "auto", seed: Seed = None,
+    set_: Set = None, report: Report = None, perfetto: Perfetto = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Simulate one model on several devices; ratios are to the first."""
-    job = _job(phase, batch, prompt, output, sequences, policy, parallel, weights, activations, kv, routing, seed, set_)
+    job = _job(
+        sequences, set_, phase=phase, batch=batch, prompt=prompt, output=output, policy=policy, parallel=parallel,
+        weights=weights, activations=activations, kv=kv, routing=routing, mla=mla, seed=seed,
+    )  # fmt: skip
     runs = _runs(model, archs, job)
     _write(runs, job, report, perfetto)
     if as_json:
@@ -121,6 +128,7 @@ def compare(
     from hwsim.report.text import summary_table
 
     _print(summary_table(runs))
+    _print_notes(runs)
     _print_written(report, perfetto)
 
 
@@ -128,12 +136,15 @@ def compare(
 def roofline(
     model: ModelArg, arch: ArchArg, phase: Phase = "decode", batch: Batch = 1, prompt: Prompt = 1024, sequences: Mixed = "",
     policy: Policy = None, parallel: Parallel = None, weights: Weights = None, activations: Activations = None,
-    kv: Kv = None, routing: Routing = "uniform", seed: Seed = None, set_: Set = None,
+    kv: Kv = None, routing: Routing = "uniform", mla: Mla = "auto", seed: Seed = None, set_: Set = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write the figure.", show_default=False)] = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Op/B of each op against the roof of the unit it was sent to."""
-    job = _job(phase, batch, prompt, 1, sequences, policy, parallel, weights, activations, kv, routing, seed, set_)
+    job = _job(
+        sequences, set_, phase=phase, batch=batch, prompt=prompt, output=1, policy=policy, parallel=parallel, weights=weights,
+        activations=activations, kv=kv, routing=routing, mla=mla, seed=seed,
+    )  # fmt: skip
     trace, device = _runs(model, [arch], job)[0]
     from hwsim.report.roofline import roofline_page, roofline_points
 
@@ -201,13 +212,35 @@ def show(name: Annotated[str, typer.Argument(metavar="MODEL|ARCH")], as_json: As
     _print(facts_table(facts))
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"hwsim {version('hwsim')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Simulate LLM, MoE, convolutional and spiking networks on hardware accelerators."""
+
+
 def main() -> None:
     """Entry point: errors a user can mend are one line on stderr and exit status 2."""
     try:
         status = app(standalone_mode=False)
     except HwsimError as error:
         _fail(str(error))
-    except (KeyboardInterrupt, BrokenPipeError, typer.Abort):
+    except BrokenPipeError:  # whoever read has enough
+        sys.stderr.close()
+        sys.exit(141)
+    except OSError as error:
+        _fail(f"output: cannot be written ({error.strerror})")
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except Exception as error:
         # usage errors of the argument parser; anything else is a bug and keeps its stack trace
@@ -223,30 +256,21 @@ def _fail(message: str) -> None:
     sys.exit(2)
 
 
-def _job(
-    phase: str, batch: int, prompt: int, output: int, sequences: str, policy: str | None, parallel: str | None,
-    weights: str | None,
-    activations: str | None, kv: str | None, routing: str, seed: int | None, changes: list[str] | None,
-) -> Job:  # fmt: skip
+def _job(sequences: str, changes: list[str] | None, **typed: Any) -> Job:
+    """The options of a command as a Job."""
     from hwsim.job import Job
 
-    if sequences and phase != "mixed":
-        raise InputError(f"--sequences belongs to --phase mixed, not {phase}")
-    return Job(
-        phase=cast("JobPhase", phase), batch=batch, prompt=prompt, output=output, sequences=_sequences(sequences), policy=policy,
-        parallel=parallel, weights=weights, activations=activations, kv=kv, routing=routing, seed=seed,
-        set=_changes(changes or []),
-    )  # fmt: skip
+    return Job(sequences=_sequences(sequences), set=_changes(changes or []), **typed)
 
 
-def _sequences(text: str) -> tuple[tuple[int, int], ...]:
+def _sequences(text: str) -> tuple[tuple[int, ...], ...]:
     """Read "512:0,1:2048*31"."""
-    result: list[tuple[int, int]] = []
+    result: list[tuple[int, ...]] = []
     for part in filter(None, text.split(",")):
         match = re.fullmatch(r"\s*(\d{1,9}):(\d{1,9})(?:\*(\d{1,5}))?\s*", part)
         if match is None:
             raise InputError(f"--sequences: {part[:40]!r}; accepted: NEW:CONTEXT or NEW:CONTEXT*COUNT, e.g. 512:0,1:2048*31")
-        result += [(int(match[1]), int(match[2]))] * int(match[3] or 1)
+        result.append((int(match[1]), int(match[2]), int(match[3] or 1)))
     return tuple(result)
 
 
@@ -287,8 +311,16 @@ def _print(*tables: Table) -> None:
     from rich.console import Console
 
     console = Console()
-    for table in tables:
-        console.print(table)
+    with console.capture() as text:  # a console that prints by itself exits with 1 when the reader goes away
+        for table in tables:
+            console.print(table)
+    sys.stdout.write(text.get())
+    sys.stdout.flush()
+
+
+def _print_notes(runs: list[tuple[Trace, Device]]) -> None:
+    for note in dict.fromkeys(note for trace, _ in runs for note in trace.notes):
+        typer.echo(f"note: {note}")
 
 
 def _print_written(*paths: Path | None) -> None:

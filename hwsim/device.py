@@ -13,7 +13,7 @@ in each direction at once. `count` equal devices joined by their links make a sy
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeGuard
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
@@ -29,7 +29,7 @@ def _quantity(si_unit: str, accept: Callable[[float], bool], accepted: str) -> P
 
     def read(value: object) -> Array:
         try:
-            number = value if isinstance(value, np.ndarray | float) else parse(value, si_unit)
+            number = value if _is_number(value) else parse(value, si_unit)
         except InputError as error:  # as a ValueError, pydantic says which field it was
             raise ValueError(str(error)) from error
         if not np.all(np.isfinite(number)) or not np.all(accept(number)):  # type: ignore[arg-type]
@@ -37,6 +37,10 @@ def _quantity(si_unit: str, accept: Callable[[float], bool], accepted: str) -> P
         return number
 
     return PlainValidator(read)
+
+
+def _is_number(value: object) -> TypeGuard[Array]:
+    return isinstance(value, np.ndarray | float | int) and not isinstance(value, bool)
 
 
 Bytes = Annotated[Array, _quantity("B", lambda x: x > 0, "a positive size such as 80 GiB")]
@@ -48,6 +52,7 @@ JoulesPerByte = Annotated[Array, _quantity("J/B", lambda x: x >= 0, "an energy s
 JoulesPerOp = Annotated[Array, _quantity("J/op", lambda x: x >= 0, "an energy such as 0.5 pJ/op")]
 SquareMetres = Annotated[Array, _quantity("m**2", lambda x: x >= 0, "an area such as 3.02 mm^2")]
 Operand = Literal["weights", "activations", "kv"]
+Hertz = Annotated[Array, _quantity("Hz", lambda x: x > 0, "a clock such as 1830 MHz")]
 Fraction = Annotated[Array, _quantity("", lambda x: (x > 0) & (x <= 1), "a fraction, above 0 and at most 1")]
 
 
@@ -90,6 +95,9 @@ class Unit(_Part):
     energy: Mapping[str, JoulesPerOp] = Field(default_factory=dict)
     area: Mapping[str, SquareMetres] = Field(default_factory=dict)
     homes: Mapping[Operand, str] = Field(default_factory=dict)
+    cores: Annotated[int, Field(ge=1)] | None = None
+    clock: Hertz | None = None
+    cache: Bytes | None = None
     cost: str = "roofline"
 
     @model_validator(mode="after")
@@ -150,6 +158,7 @@ class Device(_Part):
 
     name: str
     description: str = ""
+    generation: str = ""
     aliases: tuple[str, ...] = ()
     memories: Mapping[str, Memory]
     units: Mapping[str, Unit]
@@ -239,12 +248,19 @@ def validated(kind: type[Any], data: Mapping[str, Any], where: str) -> Any:
         raise InputError(f"{where}: {explain(error, kind)}") from error
 
 
+def _worst(error: ValidationError) -> Any:
+    """The complaint to show: an unknown field before what is missing because of it, the right side of a union first."""
+    found = error.errors(include_url=False)
+    found = [one for one in found if one["loc"][-1:] != ("str",)] or found
+    return next((one for one in found if one["type"] == "extra_forbidden"), found[0])
+
+
 def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     """The first complaint of pydantic as `field: value: what is accepted`."""
     from difflib import get_close_matches
 
-    first = error.errors(include_url=False)[0]
-    path = ".".join(str(step) for step in first["loc"] if step != "[key]")
+    first = _worst(error)
+    path = ".".join(str(step) for step in first["loc"] if step not in ("[key]", "Run"))
     if first["type"] == "extra_forbidden":
         fields = sorted(
             {name for part in (kind, Memory, Unit, Link, Buffer) for name in part.model_fields} - {"provenance", "written"}

@@ -25,7 +25,7 @@ def read_text(path: Path) -> str:
     if path.stat().st_size > MAX_BYTES:
         raise InputError(f"{path}: {path.stat().st_size / 1024**2:.1f} MiB; accepted: at most {MAX_BYTES // 1024**2} MiB")
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}); accepted: a .yaml or .json file") from error
     except OSError as error:
@@ -48,13 +48,13 @@ def read_json(path: Path) -> Any:
     """Plain data from JSON: finite numbers, bounded depth and size."""
     text = read_text(path)
     try:
-        data = json.loads(text, parse_constant=_refuse_constant)
+        data = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: not valid JSON: {error.msg} (line {error.lineno})") from error
     except RecursionError as error:
         raise InputError(f"{path}: nested too deeply; accepted: at most {MAX_DEPTH} levels") from error
     except ValueError as error:  # a number of thousands of digits, or a constant that is not finite
-        raise InputError(f"{path}: {_one_line(error)}; accepted: finite numbers") from error
+        raise InputError(f"{path}: {_one_line(error)}; accepted: plain JSON with finite numbers") from error
     _check_depth(path, data)
     return data
 
@@ -115,6 +115,14 @@ def _children(item: dict[str, Any] | list[Any]) -> list[Any]:
     return list(item.values()) if isinstance(item, dict) else item
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise ValueError(f"duplicate key {twice!r}")
+    return found
+
+
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number that JSON has")
 
@@ -124,12 +132,13 @@ def _one_line(error: Exception) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing: to a temporary name beside it, then rename."""
+    """Write a whole file or nothing: to a temporary name beside it, then rename. A link is followed, a device is left alone."""
     import os
     import tempfile
 
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; accepted: a file name")
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is {'a folder' if path.is_dir() else 'not a regular file'}; accepted: a file name")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -6,14 +6,15 @@ Phases
 - generate: prefill, then `output` - 1 decode steps over growing contexts; TTFT, TPOT (mean time per output token) and all.
 - mixed: any (new tokens, context) per sequence in one pass, as continuous batching makes them.
 
-Decode steps of a generation are priced in one broadcast call where nothing overlaps (then that is exact, see engine/estimate.py),
-and simulated step by step where units compete for a memory or where routing is drawn per step.
+Decode steps of a generation are priced in one broadcast call where no two ops draw on one memory at once (then that is exact, see
+engine/estimate.py), and simulated step by step otherwise. With a seed, expert choice is drawn once a step and kind of layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral
 from typing import Literal, get_args
 
 import numpy as np
@@ -24,7 +25,7 @@ from hwsim.engine import Estimate, estimate, simulate
 from hwsim.engine.record import summed
 from hwsim.errors import InputError
 from hwsim.formats import bits
-from hwsim.lowering.batch import Batch, decode, mixed, prefill
+from hwsim.lowering.batch import Batch, decode, mixed, prefill, tokens
 from hwsim.lowering.model import Model, Precision
 from hwsim.lowering.moe import Routing, read_routing
 from hwsim.lowering.transformer import Mla, lower
@@ -34,6 +35,7 @@ from hwsim.trace import Trace
 
 Phase = Literal["prefill", "decode", "generate", "mixed"]
 MAX_TOKENS = 100_000_000
+MAX_OUTPUT = 1_000_000  # decode steps that are priced at once
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Job:
     batch: int = 1
     prompt: int = 1024
     output: int = 128
-    sequences: Sequence[tuple[int, int]] = ()
+    sequences: Sequence[tuple[int, ...]] = ()
     weights: str | None = None
     activations: str | None = None
     kv: str | None = None
@@ -63,12 +65,10 @@ class Job:
             raise InputError(f"phase: {self.phase!r}; accepted: {', '.join(get_args(Phase))}")
         if self.mla not in get_args(Mla):
             raise InputError(f"mla: {self.mla!r}; accepted: {', '.join(get_args(Mla))}")
-        for name in ("batch", "prompt", "output"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_TOKENS:
-                raise InputError(f"{name}: {value!r}; accepted: a whole number from 1 to {MAX_TOKENS}")
-        if self.seed is not None and not 0 <= self.seed < 2**63:
-            raise InputError(f"seed: {self.seed}; accepted: 0 or more")
+        for name, most in (("batch", MAX_TOKENS), ("prompt", MAX_TOKENS), ("output", MAX_OUTPUT)):
+            _whole(name, getattr(self, name), 1, most)
+        if self.seed is not None:
+            _whole("seed", self.seed, 0, 2**63 - 1)
         if (self.phase == "mixed") != bool(self.sequences):
             raise InputError("phase mixed and a list of sequences (new tokens, context) need each other")
 
@@ -77,6 +77,11 @@ class Job:
         shown = {f.name: getattr(self, f.name) for f in fields(self)}
         needed = {"phase", "batch", "prompt", "output"} if self.phase == "generate" else {"phase", "batch", "prompt"}
         return {name: str(value) for name, value in shown.items() if name in needed or value != getattr(Job(), name)}
+
+
+def _whole(name: str, value: object, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) <= most:
+        raise InputError(f"{name}: {value!r}; accepted: a whole number from {least} to {most}")
 
 
 def run(model: Model | str, device: Device | str, job: Job | None = None, **changes: object) -> Trace:
@@ -89,7 +94,7 @@ def run(model: Model | str, device: Device | str, job: Job | None = None, **chan
     job = replace(job or Job(), **changes)  # type: ignore[arg-type]
     context = _Context(model, device.with_values(job.set), job)
     trace = context.generate() if job.phase == "generate" else context.one_pass()
-    return replace(trace, model=model.name, arch=device.name, notes=model.notes)
+    return replace(trace, model=model.name, arch=device.name, notes=(*model.notes, *context.notes(trace)))
 
 
 def estimated(model: Model | str, device: Device | str, batch: Batch, job: Job | None = None, draws: int = 0) -> Estimate:
@@ -113,8 +118,26 @@ class _Context:
         self.plan = plan if isinstance(plan, Plan) else read_plan(plan, device, model.experts)
         self.policy = read_policy(policy) if isinstance(policy, str) else policy
         met = self.plan.dp if self.plan.ep > 1 else 1
-        self.routing = replace(read_routing(job.routing, job.seed), replicas=met)
+        self.routing = replace(read_routing(job.routing, job.seed if model.experts else None), replicas=met)
         self.precision = chosen_precision(model, job)
+        if not model.causal and job.phase != "prefill":
+            raise InputError(f"phase: {job.phase}; accepted for {model.name}, which is an encoder: prefill")
+
+    def notes(self, trace: Trace) -> list[str]:
+        """What a reader should know of this run: contexts beyond the network's own, more power than the board may draw."""
+        job, longest, found = self.job, self.model.max_context, []
+        context = max(
+            (sum(one[:2]) for one in job.sequences), default=job.prompt + (job.output if job.phase == "generate" else 0)
+        )
+        if longest is not None and context > longest:
+            found.append(f"context of {context} tokens, but {self.model.name} was made for {longest}")
+        limit = self.device.power_limit
+        if limit is not None and trace.latency_s and trace.energy_j > float(limit) * self.device.count * trace.latency_s:
+            watts = trace.energy_j / trace.latency_s / self.device.count
+            found.append(
+                f"mean power of {watts:.0f} W per device is above its limit of {float(limit):.0f} W: real clocks would drop"
+            )
+        return found
 
     def one_pass(self) -> Trace:
         job = self.job
@@ -123,8 +146,8 @@ class _Context:
                 raise InputError(
                     "parallel: dp and microbatches divide a batch of equal sequences; accepted: tp, pp, ep for phase mixed"
                 )
-            trace = self._simulated(mixed(job.sequences), "mixed")
-            return replace(trace, tokens=float(sum(new for new, _ in job.sequences)))
+            batch = mixed(job.sequences)
+            return replace(self._simulated(batch, "mixed"), tokens=float(tokens(batch)))
         if job.phase == "prefill":
             trace = self._simulated(prefill(self._part(), job.prompt), "prefill")
             return replace(trace, tokens=float(job.batch * job.prompt), marks={"ttft_s": trace.latency_s})
@@ -151,7 +174,9 @@ class _Context:
         """Sequences of one microbatch of one replica."""
         parts = self.plan.dp * self.plan.microbatches
         if self.job.batch % parts:
-            raise InputError(f"batch: {self.job.batch}; accepted: a multiple of dp x microbatches = {parts}, or another --parallel")
+            raise InputError(
+                f"batch: {self.job.batch}; accepted: a multiple of dp x microbatches = {parts}, or another --parallel"
+            )
         return self.job.batch // parts
 
     def _simulated(self, batch: Batch, phase: str, routing: Routing | None = None) -> Trace:
@@ -165,12 +190,13 @@ class _Context:
         check_capacity(self.rows(decode(self._part(), self.job.prompt + self.job.output - 1)), self.device)
 
     def _steps(self, contexts: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Trace:
-        if self.routing.seed is None:
-            whole = estimate(self.rows(decode(self._part(), contexts.astype(float))), self.device)
-            if whole.sequential:
-                trace = summed(whole.tasks, whole.starts, whole.ends, len(contexts), self.device)
-                return replace(trace, rows=tuple(replace(row, phase="decode") for row in trace.rows))
-        return self._step_by_step(contexts.tolist())
+        steps = len(contexts)
+        routing = self.routing if self.routing.seed is None else replace(self.routing, draw=1, draws=steps)
+        whole = estimate(self.rows(decode(self._part(), contexts.astype(float)), routing), self.device)
+        if whole.contended:
+            return self._step_by_step(contexts.tolist())
+        trace = summed(whole.tasks, whole.starts, whole.ends, steps, self.device)
+        return replace(trace, rows=tuple(replace(row, phase="decode") for row in trace.rows))
 
     def _step_by_step(self, contexts: Sequence[int]) -> Trace:
         """Every step by events, its rows after those of the step before."""
@@ -191,5 +217,5 @@ def chosen_precision(model: Model, job: Job) -> Precision:
     if job.weights is not None:
         precision = replace(precision.with_weights(job.weights), activations=precision.stream)
     if job.activations is not None:
-        precision = replace(precision, activations=job.activations)
+        precision = replace(precision, activations=job.activations, everywhere=True)
     return replace(precision, kv=job.kv) if job.kv is not None else precision

@@ -23,15 +23,16 @@ from hwsim.formats import multiplied_in, nbytes
 
 Array = float | NDArray[np.float64]
 Math = Literal["matmul", "vector", "move"]
-Split = Literal["columns", "rows", "heads", "experts", "none"]
+Split = Literal["columns", "gathered", "rows", "heads", "experts", "none"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Op:
     """Base of all ops. `kind` is a label to group by in reports, never a switch; `math` says what sort of unit can do it.
 
-    `split` says how a tensor-parallel group divides the op: "columns" of the output, "rows" of the reduction (the result is then
-    a partial sum that must be all-reduced), "heads", "experts", or "none" (every device does all of it).
+    `split` says how a tensor-parallel group divides the op: "columns" of the output ("gathered" where every device needs
+    all of them afterwards), "rows" of the reduction (the result is then a partial sum that must be all-reduced), "heads",
+    "experts", or "none" (every device does all of it).
 
     One device of a stage is simulated for all that do the same. Where they differ (experts), each `rank` has its own op, on a
     device of its own, and `stands_for` is the part of the stage's devices that do just that.
@@ -86,12 +87,6 @@ class Op:
         """Bytes of the result: what an all-reduce after this op has to carry."""
         return 0.0
 
-    @property
-    def dims(self) -> dict[str, Any]:
-        """The shape, for tables and traces."""
-        base = Op.__dataclass_fields__
-        return {name: value for name, value in self.__dict__.items() if name in self.__dataclass_fields__ and name not in base}
-
     def shard(self, ways: int) -> Self:
         """This op's part on one of `ways` devices that split it."""
         if self.split == "none" or ways == 1:
@@ -106,7 +101,8 @@ class Op:
 class Gemm(Op):
     """`groups` independent products (m x k) times (k x n) with weights: 2mkn operations, activations in and out, weights once.
 
-    `tied` weights are resident with another op that uses the same ones.
+    `tied` weights are resident with another op that uses the same ones. Of the n columns `kv_columns` are keys and values of
+    `kv_heads` heads, which are copied rather than divided where there are more devices than heads.
     """
 
     math: ClassVar[Math] = "matmul"
@@ -118,6 +114,8 @@ class Gemm(Op):
     weights: str = "bf16"
     activations: str = "bf16"
     tied: bool = False
+    kv_columns: Array = 0.0
+    kv_heads: int = 1
 
     @cached_property
     def ops(self) -> Array:
@@ -150,7 +148,10 @@ class Gemm(Op):
         return multiplied_in(self.weights, self.activations)
 
     def _part(self, ways: int) -> dict[str, Any]:
-        dim = {"columns": "n", "rows": "k", "heads": "groups"}[self.split]
+        if self.split == "columns":
+            kept = self.kv_columns * max(1 / ways, 1 / self.kv_heads)
+            return {"n": (self.n - self.kv_columns) / ways + kept, "kv_columns": kept, "kv_heads": max(1, self.kv_heads // ways)}
+        dim = {"gathered": "n", "rows": "k", "heads": "groups"}[self.split]
         return {dim: getattr(self, dim) / ways}
 
 
@@ -280,7 +281,9 @@ class Experts(Op):
     def bytes(self) -> Mapping[str, Array]:
         """Weights of the experts that are hit; tokens in and out of every matrix."""
         into = self.pairs * (self.hidden + self.inner) * nbytes(self.activations)
-        out = self.pairs * (self.hidden + (2 * self.matrices - 3) * self.inner) * nbytes(self.stream)
+        # gated: gate and up are written and read by the activation; plain: up is written and read
+        between = (2 * self.matrices - 3) * self.inner
+        out = self.pairs * (self.hidden + between) * nbytes(self.stream)
         return {"weights": self.active * self.weight_bytes_per_expert, "activations": into + out}
 
     @property
@@ -344,6 +347,11 @@ class Elementwise(Op):
         """`read` + `written` elements per token."""
         return {"activations": self.tokens * (self.read + self.written) * nbytes(self.stream)}
 
+    @property
+    def output_bytes(self) -> Array:
+        """`written` elements per token."""
+        return self.tokens * self.written * nbytes(self.stream)
+
     def _part(self, ways: int) -> dict[str, Any]:
         return {"read": self.read / ways, "written": self.written / ways, "work": self.work / ways}
 
@@ -353,7 +361,7 @@ class Lookup(Op):
     """Embedding: one row of `width` elements per token out of a table of `rows`. A tied table is resident with the LM head."""
 
     tokens: Array
-    width: int
+    width: Array
     rows: Array
     weights: str = "bf16"
     tied: bool = False
@@ -380,7 +388,7 @@ class Lookup(Op):
         return self.tokens * self.width * nbytes(self.stream)
 
     def _part(self, ways: int) -> dict[str, Any]:
-        return {"rows": self.rows / ways}
+        return {"width": self.width / ways}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

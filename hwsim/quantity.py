@@ -47,6 +47,8 @@ _NUMBER = r"[+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?"
 _UNIT = r"[A-Za-zµ]{1,12}(?:(?:\*\*|\^)[23])?"
 _QUANTITY = re.compile(rf"\s*({_NUMBER})\s*({_UNIT}(?:\s*[*/]\s*{_UNIT}){{0,3}})?\s*")
 
+_BINARY = re.compile(r"[KMGT]i[Bb]")
+_SMALLEST, _LARGEST = 1e-40, 1e40  # so that products and quotients of three stay finite
 _STEPS = (
     (1e15, "P"),
     (1e12, "T"),
@@ -95,14 +97,16 @@ def parse(text: object, si_unit: str) -> float:
     if match is None:
         raise InputError(f"{_short(text)} is not a quantity; accepted: {example}")
     number, unit = match.groups()
+    if unit and si_unit != "B" and _BINARY.search(unit):
+        raise InputError(f"{_short(text)}: only capacities may be binary (GiB); accepted: {example}")
     if bool(unit) != bool(si_unit):
         raise InputError(f"{_short(text)} has {'an unexpected' if unit else 'no'} unit; accepted: {example}")
     try:
         value = float(number) * (_factor(unit.replace("^", "**"), si_unit) if unit else 1.0)
     except InputError as error:
         raise InputError(f"{_short(text)}: {error}; accepted: {example}") from error
-    if not math.isfinite(value):
-        raise InputError(f"{_short(text)} is not finite; accepted: {example}")
+    if not math.isfinite(value) or (value and not _SMALLEST < abs(value) < _LARGEST):
+        raise InputError(f"{_short(text)} is not finite or out of all proportion; accepted: {example}")
     return value
 
 
@@ -130,8 +134,11 @@ _COUNTED = ("tokens", "token", "requests", "parameters", "count", "SMs", "links"
 _ALIASES = {"KB": "kB", "Op/B": "op/B", "mm2": "mm**2", "TFLOPS": "TFLOP/s", "M$": "1e6", "k$": "1e3"}
 
 
-def in_unit(value: float, unit: str, where: str) -> float:
-    """An SI `value` in the unit a claim prints ("ms", "GB", "KB (1000 B)", "GFLOP/token", "billion parameters", "x", "%")."""
+def in_unit(value: float, unit: str, where: str, si_unit: str | None = None) -> float:
+    """An SI `value` in the unit a claim prints ("ms", "GB", "KB (1000 B)", "GFLOP/token", "billion parameters", "x", "%").
+
+    InputError for a unit that is not known, or measures something else than `si_unit` where that is given.
+    """
     words = re.sub(r"\(.*?\)", "", unit).split()
     head = "/".join(part for part in (words[0] if words else "").split("/") if part not in _COUNTED)
     head = _ALIASES.get(head, head)
@@ -140,6 +147,9 @@ def in_unit(value: float, unit: str, where: str) -> float:
     if head.startswith("/"):  # tokens/s
         return value * _factor(head[1:], "s")
     try:
+        if si_unit:
+            return value / _factor(head, si_unit)
         return float(value / _registry().Quantity(1.0, head).to_base_units().magnitude)
     except Exception as error:
-        raise InputError(f"{where}: unit {unit[:40]!r} is not known") from error
+        wanted = f" as a {si_unit}" if si_unit else ""
+        raise InputError(f"{where}: unit {unit[:40]!r} is not known{wanted}") from error

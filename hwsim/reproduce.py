@@ -3,7 +3,8 @@
 A verdict is recomputed every time. A check fails when a row marked reproduced no longer is, or a row marked missed now passes, so
 that claims files stay true. Measures are fields of the trace (latency_s, energy_j, tokens_per_s, ttft_s, tpot_s), of the model
 (parameters, active_parameters, kv_bytes_per_token, weight_bytes), or functions run -> SI number in the study.py of a study that
-ships with hwsim; a stranger's file never runs code. With a baseline_run the measure is the ratio to it.
+ships with hwsim; a stranger's file never runs code. With a baseline_run the measure is the ratio to it
+(for the speed-up of a time, the baseline's over ours).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 from hwsim.catalogue import load_model, names, root
 from hwsim.claim import Claim, ClaimsFile, Run
 from hwsim.device import validated
-from hwsim.errors import InputError
+from hwsim.errors import HwsimError, InputError
 from hwsim.files import read_yaml
 from hwsim.formats import nbytes
 from hwsim.job import Job, run
@@ -35,6 +36,7 @@ _OF_MODEL: Mapping[str, Measure] = {
     ),
     "weight_bytes": lambda r: load_model(r.model).parameters * nbytes(r.weights or load_model(r.model).precision.stream),
 }
+_UNITS = {"latency_s": "s", "ttft_s": "s", "tpot_s": "s", "energy_j": "J", "kv_bytes_per_token": "B", "weight_bytes": "B"}
 _OF_TRACE = ("latency_s", "energy_j", "tokens_per_s", "ttft_s", "tpot_s")
 
 
@@ -166,17 +168,28 @@ def _verdict(claim: Claim, measures: _Measures, path: Path) -> Verdict:
     if claim.run is None or claim.measure is None:
         return _judged(claim, published, None, None, claim.reason or "no run given", "not-modelled")
     where = f"{path}: claim {claim.id}"
-    simulated = measures.value(claim.measure, claim.run, where)
-    if claim.baseline_run is not None:
-        base = measures.value(claim.measure, claim.baseline_run, where)
-        simulated = [ours / theirs for ours, theirs in zip(simulated, base, strict=True)]
-    else:
-        simulated = [in_unit(value, claim.unit, where) for value in simulated]
+    try:
+        simulated = _simulated(claim, measures, where)
+    except HwsimError as problem:
+        raise InputError(str(problem) if where in str(problem) else f"{where}: {problem}") from problem
     if len(simulated) != len(published):
         raise InputError(f"{where}: measure {claim.measure} gives {len(simulated)} values; published are {len(published)}")
     error = max((_error(ours, theirs) for ours, theirs in zip(simulated, published, strict=True)), key=abs)
     within = math.isfinite(error) and abs(error) <= claim.allowed
     return _judged(claim, published, simulated, error, claim.reason, "reproduced" if within else "missed")
+
+
+def _simulated(claim: Claim, measures: _Measures, where: str) -> list[float]:
+    """The measure in the claim's unit, or ours over the baseline's; the other way round for the speed-up of a time."""
+    assert claim.measure is not None
+    assert claim.run is not None
+    values = measures.value(claim.measure, claim.run, where)
+    if claim.baseline_run is None:
+        return [in_unit(value, claim.unit, where, _UNITS.get(claim.measure)) for value in values]
+    base = measures.value(claim.measure, claim.baseline_run, where)
+    if claim.metric == "speedup" and _UNITS.get(claim.measure) == "s":
+        values, base = base, values
+    return [ours / theirs for ours, theirs in zip(values, base, strict=True)]
 
 
 def _error(ours: float, theirs: float) -> float:

@@ -54,7 +54,6 @@ class TraceRow:
     method: str = ""
     block_start_s: float = 0.0
     block_end_s: float = 0.0
-    dims: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -185,7 +184,7 @@ def _parts(row: TraceRow, what: str, keys: Iterable[str]) -> list[tuple[str, flo
 
 
 def _flat(row: TraceRow) -> dict[str, Any]:
-    plain = {name: getattr(row, name) for name in TraceRow.__slots__ if name not in ("bytes", "joules", "operands", "dims")}
+    plain = {name: getattr(row, name) for name in TraceRow.__slots__ if name not in ("bytes", "joules", "operands")}
     plain |= {"seconds": row.seconds, "bytes": sum(row.bytes.values()), "joules": sum(row.joules.values())}
     plain |= {f"bytes.{memory}": value for memory, value in row.bytes.items()}
     return plain | {f"joules.{component}": value for component, value in row.joules.items()}

@@ -9,18 +9,18 @@ Left out: the additions of a reduction and the memory traffic they cause beyond 
 from __future__ import annotations
 
 from hwsim.cost.terms import Cost
-from hwsim.device import Link
+from hwsim.device import Link, Memory
 from hwsim.op import Move
 
 
-def transfer(op: Move, name: str, link: Link) -> Cost:
-    """Cost of moving `op.sent` bytes per device over `link` in `op.hops` steps."""
+def transfer(op: Move, name: str, link: Link, memory: Memory) -> Cost:
+    """Cost of moving `op.sent` bytes per device over `link` in `op.hops` steps, out of and into `memory`."""
     both_ways = 2.0 * op.sent
     return Cost(
         fixed_s=op.hops * link.latency,
         busy_s=0.0,
         traffic={link.memory: both_ways},
         limit={link.memory: 2.0 * link.bandwidth * link.efficiency},
-        joules={name: op.sent * link.energy},
+        joules={name: op.sent * link.energy, link.memory: both_ways * memory.energy},
         method="link",
     )

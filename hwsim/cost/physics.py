@@ -19,7 +19,8 @@ Physics = Callable[[Op, str, Unit, Device, Mapping[str, str]], Cost]
 def price(op: Op, unit: str, device: Device, home: Mapping[str, str]) -> Cost:
     """The cost of `op` on the unit or link named `unit`, its operands living in the memories of `home`."""
     if isinstance(op, Move):
-        return transfer(op, unit, device.links[unit])
+        link = device.links[unit]
+        return transfer(op, unit, link, device.memories[link.memory])
     part = device.units[unit]
     return physics(part.cost)(op, unit, part, device, home)
 

@@ -51,9 +51,16 @@ class Estimate:
         return _joules([task for task in self.tasks if not kinds or task.row.op.kind in kinds], device)
 
     @property
-    def sequential(self) -> bool:
-        """True when no two rows overlap, so that nothing competes and totals may be added up in any order."""
-        return all(bool(np.all(later >= earlier)) for earlier, later in zip(self.ends, self.starts[1:], strict=False))
+    def contended(self) -> bool:
+        """True when two rows draw on one memory of one device at once: then events take longer than this estimate."""
+        busy: dict[tuple[tuple[int, int], str], Array] = {}
+        for task, start, end in zip(self.tasks, self.starts, self.ends, strict=True):
+            for memory in task.cost.traffic:
+                key = (task.device, memory)
+                if np.any(start < busy.get(key, 0.0)):
+                    return True
+                busy[key] = larger(busy.get(key, 0.0), end)
+        return False
 
 
 def estimate(rows: Sequence[Row], device: Device) -> Estimate:
@@ -67,10 +74,11 @@ def estimate(rows: Sequence[Row], device: Device) -> Estimate:
     for end in ends:
         latency = larger(latency, end)
     energy = sum(_joules(every, device).values()) + device.static_power * latency * device.count
-    if np.ndim(latency) == 0:
+    fit = fits(rows, device)
+    if np.ndim(latency) == 0 and fit.ndim == 0:
         check_capacity(rows, device)
         return Estimate(every, starts, ends, latency, energy, FITS)
-    ok = np.broadcast_to(fits(rows, device), np.shape(latency))
+    latency, energy, ok = np.broadcast_arrays(latency, energy, fit)
     reason = np.where(ok, FITS, TOO_LARGE)
     return Estimate(every, starts, ends, np.where(ok, latency, np.nan), np.where(ok, energy, np.nan), reason)
 

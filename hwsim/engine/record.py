@@ -37,21 +37,23 @@ def finished(
 
 
 def summed(every: list[Task], starts: Sequence[Array], ends: Sequence[Array], points: int, device: Device) -> Trace:
-    """One Trace for `points` runs in a row in which nothing overlaps: each row's totals over all of them, one after another."""
+    """One Trace for `points` runs in a row: all of them as one run that takes as long, each row with its totals.
+
+    Starts and ends are the sums of those in every run, which keeps order and overlap as they are.
+    """
 
     def total(values: Array) -> float:
         """Sum over the points; a scalar counts once for each."""
         return float(np.sum(values)) if np.ndim(values) else float(values) * points
 
     many = copies(every, device)
-    rows, now = [], 0.0
-    for task, start, end in zip(every, starts, ends, strict=True):
-        after = now + total(end - start)
-        rows.append(_row(task, now, after, (now, after), many, points, total))
-        now = after
+    begun, done = dict(enumerate(map(total, starts))), dict(enumerate(map(total, ends)))
+    bounds = _segment_bounds(every, begun, done)
+    rows = [_row(task, begun[i], done[i], bounds[task.segment], many, points, total) for i, task in enumerate(every)]
+    latency = max(done.values(), default=0.0)
     if device.static_power:
-        rows.append(static_row(now, float(device.static_power) * device.count))
-    return Trace(rows=tuple(rows), latency_s=now, arch=device.name)
+        rows.append(static_row(latency, float(device.static_power) * device.count))
+    return Trace(rows=tuple(rows), latency_s=latency, arch=device.name)
 
 
 def static_row(latency: float, watts: float) -> TraceRow:

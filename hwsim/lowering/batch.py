@@ -55,24 +55,36 @@ Batch = tuple[Sequences, ...]
 
 
 def prefill(batch: Array, prompt: Array) -> Batch:
-    """`batch` prompts of `prompt` tokens."""
+    """`batch` prompts of `prompt` tokens. InputError unless both are positive."""
+    _positive("batch", batch)
+    _positive("prompt", prompt)
     return (Sequences(batch, prompt, 0),)
 
 
 def decode(batch: Array, context: Array) -> Batch:
-    """One token for each of `batch` sequences, `context` tokens being in the cache before it."""
+    """One token for each of `batch` sequences, `context` tokens being in the cache before it. InputError unless batch > 0."""
+    _positive("batch", batch)
     return (Sequences(batch, 1, context),)
 
 
-def mixed(sequences: Iterable[tuple[int, int]]) -> Batch:
-    """Any mix of (new tokens, context) per sequence; equal ones are grouped."""
-    groups = Counter(sequences)
-    for new, past in groups:
-        if new < 1 or past < 0:
-            raise InputError(f"sequence ({new}, {past}): accepted: at least one new token and a context of zero or more")
-    if not groups:
+def mixed(sequences: Iterable[tuple[int, ...]]) -> Batch:
+    """Any mix of (new tokens, context) or (new tokens, context, how many) per sequence; equal ones are grouped."""
+    groups: Counter[tuple[int, int]] = Counter()
+    for one in sequences:
+        if len(one) not in (2, 3) or one[0] < 1 or min(one) < 0:
+            raise InputError(
+                f"sequence {one}: accepted: (new tokens, context) or (new tokens, context, count), at least one new token"
+            )
+        groups[one[0], one[1]] += one[2] if len(one) == 3 else 1
+    found = tuple(Sequences(count, new, past) for (new, past), count in sorted(groups.items()) if count)
+    if not found:
         raise InputError("a batch needs at least one sequence of (new tokens, context)")
-    return tuple(Sequences(count, new, past) for (new, past), count in sorted(groups.items()))
+    return found
+
+
+def _positive(name: str, value: Array) -> None:
+    if not np.all(np.greater(value, 0)):
+        raise InputError(f"{name}: {value!r:.60}; accepted: above zero")
 
 
 def tokens(batch: Batch) -> Array:

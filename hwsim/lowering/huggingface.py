@@ -135,7 +135,7 @@ class _Reader:
         self.fields = fields
         self._refuse_what_is_not_understood()
         self.hidden = fields.whole("hidden_size", "n_embd", "d_model", "n_embed")
-        self.count = fields.whole("num_hidden_layers", "n_layer", "n_layers", "num_layers", most=10_000)
+        self.count = fields.whole("num_hidden_layers", "n_layer", "n_layers", "num_layers", most=1_000)
         self.layer_norm = fields.flag("layer_norm")
         self.norms = fields.whole("norms", default=2, most=8)
         self.experts = fields.per_layer(*_EXPERTS, layers=self.count, default=0)
@@ -362,7 +362,7 @@ class _Reader:
     def _experts(self, experts: int, top_k: int, inner: int, shared: int) -> MixtureOfExperts:
         fields = self.fields
         if not 1 <= top_k <= experts:
-            raise fields.error("num_experts_per_tok", top_k or None, f"1 to the {experts} experts")
+            raise fields.error("num_experts_per_tok", top_k, f"1 to the {experts} experts")
         if fields.flag("residual_moe"):  # Grok 2: a dense network beside the experts
             shared = fields.whole("intermediate_size")
         return MixtureOfExperts(

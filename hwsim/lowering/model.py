@@ -128,7 +128,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Precision:
-    """How each group of tensors is stored. `activations` is what the linear layers read; `stream` what flows between kernels."""
+    """How each group of tensors is stored. `activations` is what the linear layers read; `stream` what flows between kernels.
+
+    In a quantised network the layers that are left in 16 bit read the stream as it is, unless `everywhere`.
+    """
 
     attention: str = "bf16"
     feed_forward: str = "bf16"
@@ -137,6 +140,7 @@ class Precision:
     activations: str = "bf16"
     stream: str = "bf16"
     kv: str = "bf16"
+    everywhere: bool = False
 
     def with_weights(self, name: str) -> Precision:
         """All linear layers of the blocks in format `name`; embedding and LM head keep theirs."""
@@ -202,6 +206,11 @@ class Model:
     def experts(self) -> int:
         """Routed experts of a layer, the most of any; 0 for a dense network."""
         return max((a.feed_forward.experts for a, _ in self.layers if isinstance(a.feed_forward, MixtureOfExperts)), default=0)
+
+    @property
+    def active_parameters_without_embedding(self) -> int:
+        """As `active_parameters`, without the embedding table, of which a token reads one row; some vendors count this way."""
+        return self.active_parameters - (0 if self.tied else self.vocab * self.hidden)
 
     def kv_elements_per_token(self) -> int:
         """Elements of KV cache that one token adds over all layers (windows not applied)."""

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from hwsim.errors import InputError
 from hwsim.op import Array
 
+MAX_DRAWN = 100_000_000  # tokens x experts of one draw, about two seconds
 _ROUTING = re.compile(r"(balanced|uniform|zipf)(?::s=(\d+(?:\.\d+)?))?")
 
 
@@ -106,6 +107,10 @@ def sampled_counts(tokens: Array, experts: int, top_k: int, exponent: float, rng
     """Tokens that picked each expert, drawn by Gumbel top-k (successive sampling), in chunks of bounded memory."""
     if np.ndim(tokens) or tokens != int(tokens):
         raise InputError("sampled routing needs a whole number of tokens; accepted: leave out the seed for expected values")
+    if tokens * experts > MAX_DRAWN:
+        raise InputError(
+            f"sampled routing of {tokens:.0f} tokens over {experts} experts; accepted: leave out the seed for expected values"
+        )
     bias = -exponent * np.log(np.arange(1, experts + 1))
     counts = np.zeros(experts)
     left, chunk = int(tokens), max(1, 2_000_000 // experts)

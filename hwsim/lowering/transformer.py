@@ -84,12 +84,9 @@ class _Builder:
 
     def _gemm(self, name: str, label: str, n: Array, k: Array, weights: str, split: str, **dims: Any) -> tuple[str, ...]:
         dims = {"m": self.tokens, "activations": self.precision.activations, **dims}
-        if weights not in ("bf16", "fp16", "fp32") or dims["activations"] == self.precision.stream:
-            return self._add(Gemm, name, label, n=n, k=k, weights=weights, split=split, **dims)
-        # a layer left in 16 bit inside a quantised network reads 16-bit activations
-        return self._add(
-            Gemm, name, label, n=n, k=k, weights=weights, split=split, **{**dims, "activations": self.precision.stream}
-        )
+        if weights in ("bf16", "fp16", "fp32") and not self.precision.everywhere:
+            dims["activations"] = self.precision.stream
+        return self._add(Gemm, name, label, n=n, k=k, weights=weights, split=split, **dims)
 
     def _elementwise(self, name: str, label: str, read: Array, written: Array, work: Array, **dims: Any) -> tuple[str, ...]:
         dims = {"tokens": self.tokens, **dims}
@@ -110,7 +107,7 @@ class _Builder:
         tied = model.tied and model.head
         self._add(
             Lookup, "lookup", "embedding", tokens=self.tokens, width=model.hidden, rows=rows,
-            weights=self.precision.head, tied=tied, split="columns",
+            weights=self.precision.head, tied=tied, split="gathered",
         )  # fmt: skip
 
     def _head(self) -> None:
@@ -119,7 +116,7 @@ class _Builder:
             self._norm(f"norm{index or ''}", tokens=count)
         self._add(
             Gemm, "logits", "head", m=count, n=model.vocab, k=model.hidden, weights=self.precision.head,
-            activations=self.precision.stream, split="columns",
+            activations=self.precision.stream, split="gathered",
         )  # fmt: skip
 
     def _layer(self, layer: Layer) -> None:
@@ -143,7 +140,8 @@ class _Builder:
             return self._latent(attention)
         heads, dim, h = attention.heads, attention.head_dim, self.model.hidden
         width = heads * dim
-        self._gemm("qkv", "qkv", width + attention.kv_width, h, self.precision.attention, "columns")
+        columns = {"kv_columns": float(attention.kv_width), "kv_heads": attention.kv_heads}
+        self._gemm("qkv", "qkv", width + attention.kv_width, h, self.precision.attention, "columns", **columns)
         if attention.rope:
             rotated = (heads + attention.kv_heads) * dim
             self._elementwise("rope", "rope", rotated, rotated, 3 * rotated, split="heads")

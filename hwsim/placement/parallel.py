@@ -7,14 +7,15 @@ expert-parallel group covers tp x dp of them.
 - tensor: "columns", "heads" and "experts" are divided by tp; after a division by "rows" the partial sums are all-reduced. The
   embedding is gathered over its columns, the logits over the vocabulary.
 - expert (ep > 1): experts are dealt over ep devices, each of them simulated where their loads differ (a collective waits for the
-  last); what is left of tp x dp divides each expert. With dp > 1 tokens travel there and back by all-to-all, otherwise every
-  device already has them.
+  last); what is left of tp x dp divides each expert. With dp > 1 tokens travel there and back by all-to-all, to every device that
+  has a part of their expert, otherwise every device already has them.
 - pipeline: layers are divided into pp stages of equal length, with a send between stages and `microbatches` in flight.
 - data: every replica has its own part of the batch (see `run`), so only ep connects replicas.
 
 Ring collectives, S bytes over n devices: all-reduce 2(n-1) hops and 2(n-1)/n S per device, all-gather and reduce-scatter
 n-1 hops and (n-1)/n S, all-to-all one hop and (n-1)/n S (a switch; messages leave together), send one hop and S.
-A group that is wider than its nearest link all-reduces in three steps: reduce-scatter inside, ring across, all-gather inside.
+A group that is wider than its nearest link all-reduces in three steps: reduce-scatter inside, ring across, all-gather inside; its
+all-to-all uses both links at once, each for the devices that it reaches. Wider all-gathers go over the far link alone.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from typing import Literal
 from hwsim.device import Device
 from hwsim.errors import InputError
 from hwsim.formats import nbytes
-from hwsim.op import Array, AttentionOp, Experts, Lookup, Move, Op
+from hwsim.op import Array, AttentionOp, Experts, Move, Op
+
+MAX_IN_FLIGHT = 1024  # stages x microbatches that are simulated one by one
 
 Collective = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send"]
 
@@ -52,6 +55,8 @@ class Plan:
         """InputError unless the plan uses exactly the devices there are."""
         if self.devices != device.count:
             raise InputError(f"parallel: tp x pp x dp = {self.devices}, but {device.name} has {device.count} device(s)")
+        if self.pp * self.microbatches > MAX_IN_FLIGHT:
+            raise InputError(f"parallel: pp x microbatches = {self.pp * self.microbatches}; accepted: at most {MAX_IN_FLIGHT}")
         if (self.tp * self.dp) % self.ep:
             raise InputError(f"parallel: ep={self.ep}; accepted: a divisor of tp x dp = {self.tp * self.dp}")
 
@@ -92,7 +97,7 @@ def read_plan(text: str, device: Device, experts: int) -> Plan:
     values: dict[str, int] = {}
     for part in text.split(","):
         match = re.fullmatch(r"\s*(tp|pp|dp|ep|microbatches)\s*=\s*([1-9]\d{0,5})\s*", part)
-        if match is None:
+        if match is None or match[1] in values:
             raise InputError(
                 f"parallel: {part[:40]!r}; accepted: auto, ep, et, or tp=, pp=, dp=, ep=, microbatches= with positive numbers"
             )
@@ -103,12 +108,13 @@ def read_plan(text: str, device: Device, experts: int) -> Plan:
 def parallelize(ops: Sequence[Op], plan: Plan, device: Device) -> list[Op]:
     """The ops of one device of each pipeline stage, collectives included. `ops` is one microbatch of one replica."""
     plan.check(device)
-    ends: dict[str, str] = {}  # whoever waited for an op now waits for the collective after it
+    ends: dict[str, tuple[str, ...]] = {}  # whoever waited for an op now waits for the collectives after it
     sharded: list[Op] = []
     for op in ops:
-        waits = tuple(ends.get(name, name) for name in op.after)
+        waits = tuple(end for name in op.after for end in ends.get(name, (name,)))
         steps = _sharded(op if waits == op.after else replace(op, after=waits), plan, device)
-        ends[op.name] = steps[-1].name
+        awaited = {name for step in steps for name in step.after}
+        ends[op.name] = tuple(step.name for step in steps if step.name not in awaited)
         sharded += steps
     return list(_pipelined(sharded, plan)) if plan.pp > 1 or plan.microbatches > 1 else sharded
 
@@ -121,7 +127,7 @@ def _sharded(op: Op, plan: Plan, device: Device) -> list[Op]:
     part = op.shard(plan.tp)
     if plan.tp > 1 and op.split == "rows":
         return _followed(part, "all_reduce", op.output_bytes, plan.tp, device)
-    if plan.tp > 1 and (isinstance(op, Lookup) or op.kind == "head"):
+    if plan.tp > 1 and op.split == "gathered":
         return _followed(part, "all_gather", op.output_bytes, plan.tp, device)
     return [part]
 
@@ -137,19 +143,37 @@ def _experts(op: Experts, plan: Plan, device: Device) -> list[Op]:
     parts = [part.shard(plan.tp * plan.dp // plan.ep) for part in everyone.dealt(plan.ep)]
     if plan.dp == 1:
         return [*parts, *_collective(op, parts, "all_reduce", op.output_bytes, plan.tp, device)]
-    return _dispatched(op, parts, plan)
+    return _dispatched(op, parts, plan, device)
 
 
-def _dispatched(op: Experts, parts: Sequence[Op], plan: Plan) -> list[Op]:
-    """All-to-all to the experts and back: each tp device sends its slice of the replica's tokens, top-k copies of each."""
-    sent = op.pairs / plan.tp * op.hidden * nbytes(op.stream)
+def _dispatched(op: Experts, parts: Sequence[Op], plan: Plan, device: Device) -> list[Op]:
+    """All-to-all to the experts and back: each tp device sends its slice of the replica's tokens, top-k copies of each.
+
+    Where an expert is divided over several devices, each of them needs the token, and sends back its part of the sum.
+    """
     group = plan.tp * plan.dp
-    there = _move(op, "dispatch", "all_to_all", sent, group, group, op.after)
-    work = [replace(part, after=(there.name,)) for part in parts]
-    back = _move(op, "combine", "all_to_all", sent, group, group, _names(work))
+    sent = op.pairs / plan.tp * op.hidden * nbytes(op.stream) * (group // plan.ep)
+    there = _exchange(op, "dispatch", sent, group, op.after, device)
+    work = [replace(part, after=_names(there)) for part in parts]
+    back = _exchange(op, "combine", sent, group, _names(work), device)
     if plan.tp == 1:
-        return [there, *work, back]
-    return [there, *work, back, _move(op, "gather", "all_gather", op.output_bytes, plan.tp, plan.tp, (back.name,))]
+        return [*there, *work, *back]
+    return [*there, *work, *back, _move(op, "gather", "all_gather", op.output_bytes, plan.tp, plan.tp, _names(back))]
+
+
+def _exchange(op: Op, suffix: str, payload: Array, ranks: int, after: tuple[str, ...], device: Device) -> list[Op]:
+    """An all-to-all over `ranks` neighbours; what stays within the nearest link's reach goes there, the rest beside it."""
+    inner = _reach(device, ranks)
+    if ranks <= inner:
+        return [_move(op, suffix, "all_to_all", payload, ranks, ranks, after)]
+    near = _move(op, f"{suffix}.near", "all_to_all", payload, ranks, inner, after)
+    far = _move(op, suffix, "all_to_all", payload, ranks, ranks, after)
+    return [replace(near, sent=payload * (inner - 1) / ranks), replace(far, sent=payload * (ranks - inner) / ranks)]
+
+
+def _reach(device: Device, ranks: int) -> int:
+    """Devices that the nearest link joins; everyone where there are no links."""
+    return min((link.reach for link in device.links.values()), default=ranks)
 
 
 def _followed(part: Op, kind: Collective, payload: Array, ranks: int, device: Device) -> list[Op]:
@@ -159,7 +183,7 @@ def _followed(part: Op, kind: Collective, payload: Array, ranks: int, device: De
 
 def _collective(op: Op, parts: Sequence[Op], kind: Collective, payload: Array, ranks: int, device: Device) -> list[Op]:
     """A collective of `op`'s result once all `parts` of it are done; hierarchical when wider than the nearest link."""
-    inner = min((link.reach for link in device.links.values()), default=ranks)
+    inner = _reach(device, ranks)
     if kind != "all_reduce" or ranks <= inner or ranks % inner:
         return [_move(op, kind, kind, payload, ranks, ranks, _names(parts))]
     scatter = _move(op, "reduce_scatter", "reduce_scatter", payload, inner, inner, _names(parts))
@@ -221,8 +245,7 @@ def _entry(op: Op, inside: set[str], send: Move) -> tuple[str, ...]:
 
 def _boundary(last: Op, plan: Plan) -> Move:
     """The residual stream to the next stage: each tp device sends its slice; the gather there rides on the next all-reduce."""
-    payload = last.output_bytes or last.bytes["activations"] / 3  # the residual add reads two rows and writes one
-    move = _move(last, "send", "send", payload / plan.tp, 1, plan.tp * plan.dp * 2, (last.name,))
+    move = _move(last, "send", "send", last.output_bytes / plan.tp, 1, plan.tp * plan.dp * 2, (last.name,))
     return replace(move, repeat=1, block=f"{move.block}.send")
 
 

@@ -51,7 +51,9 @@ def able(op: Op, device: Device) -> list[str]:
         if precision is not None and all(unit.reaches(memory) for memory in homes(device, name).values()):
             found.append((-float(np.max(unit.peak[precision])), name))
     if not found:
-        units = "; ".join(f"{name} does {', '.join(unit.does)}" for name, unit in sorted(device.units.items()))
+        units = "; ".join(
+            f"{name} does {', '.join(unit.does)} in {', '.join(unit.peak)}" for name, unit in sorted(device.units.items())
+        )
         raise PlacementError(f"{device.name}: no unit can do {op.name} ({op.math} in {op.precision}): {units}")
     return [name for _, name in sorted(found)] if len(found) > 1 else [found[0][1]]
 
@@ -129,7 +131,7 @@ def read_policy(text: str) -> Policy:
     for underscores, KEY=VALUE are its arguments. InputError lists what there is.
     """
     name, _, given = text.partition(":")
-    make = _named(name)
+    make = _named(name) if re.fullmatch(r"[\w-]+(\.[\w-]+)?", name) else None
     if make is None:
         raise InputError(f"policy {text[:60]!r} is not known; accepted: {', '.join(_all_policies())}")
     return make(**_arguments(text, make, given))
@@ -145,7 +147,7 @@ def _named(name: str) -> Callable[..., Policy] | None:
 
 
 def _makes_a_policy(found: object) -> bool:
-    return inspect.isfunction(found) and found.__annotations__.get("return") == "Policy"
+    return inspect.isfunction(found) and found.__annotations__.get("return") in ("Policy", Policy)
 
 
 def _all_policies() -> list[str]:
@@ -172,7 +174,7 @@ def _arguments(text: str, make: Callable[..., Policy], given: str) -> dict[str, 
             raise InputError(
                 f"policy {text[:60]!r}: {part[:40]!r}; accepted: {', '.join(f'{name}=VALUE' for name in wanted) or 'no argument'}"
             )
-        values[key] = value if wanted[key].annotation == "str" else _positive(text, value)
+        values[key] = value if wanted[key].annotation in ("str", str) else _positive(text, value)
     missing = [name for name, parameter in wanted.items() if parameter.default is parameter.empty and name not in values]
     if missing:
         raise InputError(f"policy {text[:60]!r}: {missing[0]} is missing; accepted: {missing[0]}=VALUE")

@@ -178,3 +178,46 @@ def test_a_collective_waits_for_the_most_loaded_rank_and_nothing_is_counted_twic
     assert after.start_s == max(row.end_s for row in ranks)
     assert dealt.sum("seconds", by="kind")["experts"] == pytest.approx(sum(row.seconds for row in ranks) / 4)
     assert all(0 <= value <= 1 for value in dealt.utilisation().values())
+
+
+def test_tokens_reach_every_device_that_has_a_part_of_their_expert():
+    device = system(4)
+
+    def sent(ep: int) -> float:
+        ops = parallelize(lower(MIXTRAL, decode(16, 100)), Plan(dp=4, ep=ep), device)
+        return float(next(m for m in moves(ops) if m.name.endswith("dispatch")).sent)
+
+    assert sent(4) == pytest.approx(16 * 2 * 4096 * 2 * 3 / 4)  # tokens, top-2, fp16, three of four devices are elsewhere
+    assert sent(2) == pytest.approx(2 * sent(4))  # each expert is on two devices
+
+
+def test_all_to_all_across_nodes_uses_both_links():
+    ops = parallelize(lower(DEEPSEEK, decode(4, 100)), Plan(dp=16, ep=16), system(16))
+    near, far = (m for m in moves(ops) if ".dispatch" in m.name)
+    payload = 4 * 8 * 7168 * 2
+    assert (near.span, float(near.sent)) == (8, pytest.approx(payload * 7 / 16))
+    assert (far.span, float(far.sent)) == (16, pytest.approx(payload * 8 / 16))
+    experts = next(op for op in ops if isinstance(op, Experts))
+    assert set(experts.after) == {near.name, far.name}
+
+
+def test_embedding_is_divided_by_columns_and_gathered():
+    ops = parallelize(lower(DENSE, prefill(1, 64)), Plan(tp=8), system(8))
+    lookup = next(op for op in ops if op.kind == "embedding")
+    assert lookup.bytes["activations"] == 64 * 4096 / 8 * 2
+    assert lookup.resident["weights"] == 32000 * 4096 / 8 * 2
+
+
+def test_more_devices_than_kv_heads_copy_their_projection_too():
+    ops = parallelize(lower(DENSE, decode(1, 10)), Plan(tp=16), system(16))  # 8 KV heads: two devices have the same one
+    qkv = next(op for op in ops if op.kind == "qkv")
+    assert qkv.n == 4096 / 16 + 2 * 128
+    one = next(op for op in parallelize(lower(DENSE, decode(1, 10)), Plan(tp=8), system(8)) if op.kind == "qkv")
+    assert one.n == 4096 / 8 + 2 * 128
+
+
+def test_collectives_draw_energy_of_the_memories_at_both_ends():
+    device = system(4)
+    trace = simulate(place(parallelize(lower(DENSE, decode(4, 10)), Plan(tp=4), device), device), device)
+    row = next(row for row in trace.rows if row.kind == "all_reduce")
+    assert row.joules["hbm"] == pytest.approx(row.bytes["hbm"] * float(device.memories["hbm"].energy))

@@ -213,3 +213,11 @@ def test_empty_or_impossible_batches_are_refused():
 def test_both_phases_of_a_mixed_batch_share_the_weights_of_mla(mla):
     together, apart = lower(DEEPSEEK, mixed([(64, 0), (1, 64)]), mla=mla), lower(DEEPSEEK, decode(1, 64), mla=mla)
     assert weight_bytes(together) == pytest.approx(weight_bytes(apart))
+
+
+def test_activations_named_by_the_user_hold_for_every_linear_layer():
+    chosen = replace(DENSE.precision, activations="fp8", everywhere=True)
+    for name in ("qkv", "out", "ffn.up", "ffn.down"):
+        wide, narrow = (named(lower(DENSE, prefill(1, 64), precision), name) for precision in (DENSE.precision, chosen))
+        read = 64 * wide.k
+        assert wide.bytes["activations"] - narrow.bytes["activations"] == read
