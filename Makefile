@@ -11,7 +11,7 @@ BIN := .venv/bin
 	touch $@
 
 demo: .venv/ready
-	$(BIN)/hwsim compare docs/examples/mixtral-8x7b/config.json 4x-h100-ideal 4x-duplex 4x-duplex-pe-et --batch 64 --prompt 1024 --output 256 \
+	$(BIN)/hwsim compare docs/examples/mixtral-8x7b/config.json 4x-h100-ideal 4x-duplex 4x-duplex-pe-et --batch 64 --prompt 1024 --output 256 --seed 1 \
 		--report out/mixtral.html --perfetto out/mixtral.perfetto.json
 
 lint: .venv/ready

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from hwsim.job import Job
     from hwsim.trace import Trace
 
+PIPED_WIDTH = 200  # columns of tables that no terminal limits, so that names stay whole for those who search them
+
 app = typer.Typer(
     name="hwsim",
     help="Simulate LLM, MoE, convolutional and spiking networks on hardware accelerators.",
@@ -310,7 +312,7 @@ def _write(runs: list[tuple[Trace, Device]], job: Job, report: Path | None, perf
 def _print(*tables: Table) -> None:
     from rich.console import Console
 
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
     with console.capture() as text:  # a console that prints by itself exits with 1 when the reader goes away
         for table in tables:
             console.print(table)

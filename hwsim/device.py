@@ -67,12 +67,14 @@ class Memory(_Part):
 
     `view_of` another memory is a second path into the same storage (the wide path of a PIM), with a bandwidth and an energy of
     its own: paths do not slow each other as long as they are in different `spaces` (bank bundles), which policies see to.
+    `organisation` is for readers and studies: stacks, channels, banks, timings; bandwidths are given, not derived from it.
     """
 
     capacity: Bytes
     bandwidth: Rate
     efficiency: Fraction = 1.0
     energy: JoulesPerByte = 0.0
+    organisation: Mapping[str, float] = Field(default_factory=dict)
     view_of: str = ""
     spaces: Annotated[int, Field(ge=1)] = 1
 
@@ -180,6 +182,9 @@ class Device(_Part):
         for path, memory in self._memory_names():
             if memory not in self.memories:
                 raise ValueError(f"{path}: no memory named {memory!r}; accepted: {', '.join(sorted(self.memories))}")
+        for name, part in self.memories.items():
+            if part.view_of and self.memories[part.view_of].view_of:
+                raise ValueError(f"memories.{name}.view_of: {part.view_of!r} is a view itself; accepted: a memory that is none")
         return self
 
     def _memory_names(self) -> list[tuple[str, str]]:

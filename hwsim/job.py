@@ -74,9 +74,13 @@ class Job:
 
     def settings(self) -> dict[str, str]:
         """What is not left at its default, for reports."""
-        shown = {f.name: getattr(self, f.name) for f in fields(self)}
-        needed = {"phase", "batch", "prompt", "output"} if self.phase == "generate" else {"phase", "batch", "prompt"}
-        return {name: str(value) for name, value in shown.items() if name in needed or value != getattr(Job(), name)}
+        if self.phase == "mixed":
+            needed = {"phase"}
+        else:
+            needed = {"phase", "batch", "prompt"} | ({"output"} if self.phase == "generate" else set())
+        shown = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "sequences"}
+        found = {name: str(value) for name, value in shown.items() if name in needed or value != getattr(Job(), name)}
+        return found | ({"sequences": ", ".join(map(str, mixed(self.sequences)))} if self.sequences else {})
 
 
 def _whole(name: str, value: object, least: int, most: int) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from hwsim.cost.roofline import roofline
 from hwsim.cost.terms import Cost
 from hwsim.device import Device, Unit
-from hwsim.op import Array, Experts, Op
+from hwsim.op import Experts, Op
 
 
 def logic_pim(op: Op, name: str, unit: Unit, device: Device, home: Mapping[str, str]) -> Cost:
@@ -25,7 +25,10 @@ def logic_pim(op: Op, name: str, unit: Unit, device: Device, home: Mapping[str, 
     cost = roofline(op, name, unit, device, home)
     if not isinstance(op, Experts):
         return cost
-    compute = cost.busy_s * op.tokens_per_expert / np.maximum(op.pairs, 1e-300)
-    reading = op.hit * op.weight_bytes_per_expert / cost.limit[home["weights"]]
-    busy: Array = np.sum(np.maximum(compute, reading), axis=0)
-    return replace(cost, busy_s=busy)
+    limit = cost.limit[home["weights"]]
+    points = max(np.ndim(cost.busy_s), np.ndim(limit))  # axes of draws or of the device's numbers come after that of the experts
+    tokens, hit = (values.reshape(values.shape + (1,) * (points + 1 - values.ndim)) for values in (op.tokens_per_expert, op.hit))
+    compute = cost.busy_s * tokens / np.maximum(op.pairs, 1e-300)
+    reading = hit * op.weight_bytes_per_expert / limit
+    busy = np.sum(np.maximum(compute, reading), axis=0)
+    return replace(cost, busy_s=float(busy) if points == 0 else busy)

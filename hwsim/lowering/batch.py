@@ -23,6 +23,9 @@ class Sequences:
     new: Array
     past: Array
 
+    def __str__(self) -> str:
+        return f"{self.count} x {self.new} new on {self.past}"
+
     def read(self, window: int | None) -> Array:
         """Cached tokens read by attention, new ones included, over all sequences of the group.
 

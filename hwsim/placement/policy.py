@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hwsim.cost import price
 from hwsim.device import Device
@@ -78,13 +79,32 @@ def op_b(ridge: float | None = None) -> Policy:
 
     def policy(op: Op, device: Device) -> Mapping[str, Array | Part]:
         names = able(op, device)
-        high, low = names[0], max(reversed(names), key=lambda name: float(np.max(_bandwidth(device, name))))
-        if high == low:
-            return {high: ALL}
-        edge = _crossing(op, device, high, low) if ridge is None else ridge
-        return _masks([high, low], [np.where(op.op_b >= edge, 0.0, 1.0), 0.5])
+        if len(names) == 1:
+            return {names[0]: ALL}
+        peaks, widths = _roofs(op, device, names)
+        high = np.argmax(peaks, axis=0)
+        low = len(names) - 1 - np.argmax(widths[::-1], axis=0)  # equal bandwidth: the unit with the lower peak
+        edge = _at(peaks, low) / _at(widths, high) if ridge is None else ridge
+        choice = np.where(np.greater_equal(op.op_b, edge), high, low)
+        if choice.ndim == 0:
+            return {names[int(choice)]: ALL}
+        return {name: (choice == index).astype(float) for index, name in enumerate(names)}
 
     return policy
+
+
+def _roofs(op: Op, device: Device, names: list[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Achievable op/s and bytes/s of each unit: units first, then design points."""
+    units = [device.units[name] for name in names]
+    formats = [unit.precision_for(op.precision) for unit in units]
+    peaks = [unit.peak[precision] * unit.efficiency for unit, precision in zip(units, formats, strict=True) if precision]
+    widths = [unit.limit(unit.memory, device.memories) for unit in units]
+    both = np.stack(np.broadcast_arrays(*peaks, *widths))
+    return both[: len(units)], both[len(units) :]
+
+
+def _at(values: NDArray[np.float64], which: NDArray[np.int_]) -> NDArray[np.float64]:
+    return np.asarray(np.take_along_axis(values, which[None], axis=0)[0])
 
 
 def pin(unit: str) -> Policy:
@@ -97,18 +117,6 @@ def pin(unit: str) -> Policy:
         return {unit: ALL} if unit in able(op, device) else otherwise(op, device)
 
     return policy
-
-
-def _bandwidth(device: Device, name: str) -> Array:
-    unit = device.units[name]
-    return unit.limit(unit.memory, device.memories)
-
-
-def _crossing(op: Op, device: Device, high: str, low: str) -> Array:
-    unit = device.units[low]
-    precision = unit.precision_for(op.precision)
-    assert precision is not None  # `able` has seen to it
-    return unit.peak[precision] * unit.efficiency / _bandwidth(device, high)
 
 
 def _masks(names: list[str], seconds: list[Array]) -> dict[str, Array]:

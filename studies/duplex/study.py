@@ -2,11 +2,13 @@
 
 Throughput follows section III: in a closed loop a stage is mixed (one prompt beside the decodes of all others) with probability
 batch / output length, otherwise decoding only, at a context of prompt + half the output. Both stages are priced in closed form
-over drawn expert choices; `throughput_by_events` simulates sampled stages instead.
+over drawn expert choices; `throughput_by_events` simulates sampled stages instead. Where there are several nodes (Grok-1) they
+share the prompt of a mixed stage here; one of them would prefill it while the other waits, up to a fifth longer.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -72,12 +74,10 @@ def decode_ratio(chosen: Run) -> float:
 def throughput_by_events(chosen: Run, stages: int = 40) -> float:
     """Tokens/s from simulated stages, every layer of each with its own draw of experts; the share of mixed ones stratified."""
     share, batches = _mixed_share(chosen), _batches(chosen)
-    seconds = 0.0
-    for index in range(stages):
-        weight = share if index % 2 else 1 - share
-        trace = _simulated(chosen, batches[index % 2], SEED + index)
-        seconds += weight * trace / (stages / 2)
-    return chosen.batch / seconds
+    decoding, mixed = (
+        np.mean([_simulated(chosen, batch, SEED + index) for index in range(stages // 2)]) for batch in batches
+    )  # fmt: skip
+    return float(chosen.batch / ((1 - share) * decoding + share * mixed))
 
 
 def _simulated(chosen: Run, batch: Batch, seed: int) -> float:
@@ -91,7 +91,7 @@ def _simulated(chosen: Run, batch: Batch, seed: int) -> float:
 # ---- sets of cases -------------------------------------------------------------------------------------------------------------
 
 
-def ratios(chosen: Run, measure: Any = throughput) -> list[float]:
+def ratios(chosen: Run, measure: Callable[[Run], float] = throughput) -> list[float]:
     """measure(system) / measure(over) for every case of `args`: models, batches and lengths, by default those of figure 11."""
     return [measure(_system(case, "system", chosen)) / measure(_system(case, "over", chosen)) for case in _cases(chosen)]
 
@@ -148,14 +148,31 @@ def smaller_gain(chosen: Run) -> float:
 
 
 def saving_trend(chosen: Run) -> float:
-    """1 when savings fall with batch for Mixtral and Grok-1, change little for GLaM, and grow with length for all."""
+    """1 when savings fall with batch for Mixtral and Grok-1, less than half as much for GLaM, and grow with length for all."""
     saved = {
         name: 1 - np.array(ratios(_with(chosen, models=[name]), energy_per_token)).reshape(len(BATCHES), -1) for name in CASES
     }
-    falls = all(np.all(np.diff(saved[name].mean(axis=1)) < 0) for name in ("mixtral-8x7b", "grok-1"))
-    stays = np.ptp(saved["glam-143b"].mean(axis=1)) < 0.05
+    by_batch = {name: table.mean(axis=1) for name, table in saved.items()}
+    falls = all(np.all(np.diff(by_batch[name]) < 0) for name in ("mixtral-8x7b", "grok-1"))
+    stays = np.ptp(by_batch["glam-143b"]) < np.ptp(by_batch["mixtral-8x7b"]) / 2
     grows = all(np.all(np.diff(table.mean(axis=0)) > 0) for table in saved.values())
     return float(falls and stays and grows)
+
+
+def mixed_about_equal(chosen: Run) -> float:
+    """1 when mixed stages take as long to a tenth in every case."""
+    return float(np.max(np.abs(np.array(ratios(chosen, mixed_stage)) - 1)) <= 0.1)
+
+
+def tail_crossover(chosen: Run) -> float:
+    """1 when the slowest tenth of tokens take less time than on the other system at the smallest batch, more at the largest."""
+    few, many = (_with(chosen, batches=[batch]) for batch in (min(chosen.args["batches"]), max(chosen.args["batches"])))
+    return float(ratios(few, slowest_tenth)[0] < 1 < ratios(many, slowest_tenth)[0])
+
+
+def slowest_tenth(chosen: Run) -> float:
+    """The 90th percentile of the time between tokens: a mixed stage where more than a tenth of the stages are."""
+    return mixed_stage(chosen) if _mixed_share(chosen) > 0.1 else decode_stage(chosen)
 
 
 # ---- the paper's arithmetic ----------------------------------------------------------------------------------------------------
@@ -204,9 +221,10 @@ def peak_per_stack(chosen: Run) -> float:
 
 
 def bandwidth_gain(chosen: Run) -> float:
-    """Bandwidth of the PIM's path over that of the xPU."""
-    memories = load_device(str(chosen.arch)).memories
-    return float(memories["bundles"].bandwidth / memories["hbm"].bandwidth)
+    """What the organisation gives: eight banks of a bundle every tCCD_L against one bank every tCCD_S."""
+    dram = load_device(str(chosen.arch)).memories["hbm"].organisation
+    bundle = dram["banks"] / dram["bundles_per_rank"]
+    return float(bundle * dram["t_ccd_s_ns"] / dram["t_ccd_l_ns"])
 
 
 def op_b_range(chosen: Run) -> list[float]:
@@ -294,20 +312,27 @@ def _job(chosen: Run) -> Job:
 
 
 def _cases(chosen: Run) -> Iterator[Run]:
+    """Every model, batch and length of `args`; a length is that of prompt and output, or a pair of them."""
     args = chosen.args
     for name in args.get("models", CASES):
         lengths = args.get("lengths", CASES[name][1] if name in CASES else ())
         for batch in args.get("batches", BATCHES):
             for length in lengths:
-                yield chosen.model_copy(update={"model": name, "batch": batch, "prompt": length, "output": length})
+                prompt, output = length if isinstance(length, list) else (length, length)
+                yield chosen.model_copy(update={"model": name, "batch": batch, "prompt": prompt, "output": output})
 
 
 def _system(case: Run, which: str, chosen: Run) -> Run:
-    """A case on one of the two systems compared: "duplex-pe", or "2x h100-ideal" for twice the devices."""
+    """A case on one of the two systems compared: "duplex-pe" on as many devices as the model has, "2x NAME" on twice as many,
+    "2x-hetero" that system. `dram` is the part of DRAM bandwidth that is reached, the same for all memories of both."""
     text = str(chosen.args[which])
-    twice, name = text.startswith("2x "), text.removeprefix("2x ")
-    count = CASES[case.model][0] if case.model in CASES else int(chosen.args.get("devices", 4))
-    return case.model_copy(update={"arch": f"{count * (1 + twice)}x-{name}"})
+    if not re.match(r"\d+x-", text):
+        twice, name = text.startswith("2x "), text.removeprefix("2x ")
+        count = CASES[case.model][0] if case.model in CASES else int(chosen.args.get("devices", 4))
+        text = f"{count * (1 + twice)}x-{name}"
+    dram = chosen.args.get("dram", 1.0)
+    reached = {f"memories.{name}.efficiency": str(dram) for name in load_device(text).memories}
+    return case.model_copy(update={"arch": text, "set": {**case.set, **reached}})
 
 
 def _with(chosen: Run, **args: Any) -> Run:

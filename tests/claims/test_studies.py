@@ -44,9 +44,22 @@ def test_duplex_headlines():
 
 
 @pytest.mark.parametrize(("arch", "within"), [("4x-h100-ideal", 0.001), ("4x-duplex", 0.01), ("4x-duplex-pe-et", 0.01)])
-def test_stage_mix_in_closed_form_and_by_events(arch, within):
-    spec = importlib.util.spec_from_file_location("duplex_study", root("studies") / "duplex" / "study.py")
-    study = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(study)
+def test_stage_mix_in_closed_form_and_by_events(study, arch, within):
     case = Run(model="mixtral-8x7b", arch=arch, batch=32, prompt=256, output=256)
     assert study.throughput_by_events(case, stages=20) == pytest.approx(study.throughput(case), rel=within)
+
+
+@pytest.mark.parametrize("dram", [0.885, 1.0])
+def test_headlines_hold_over_the_range_of_what_is_assumed(study, dram):
+    case = Run(model="mixtral-8x7b", args={"system": "duplex-pe-et", "over": "h100-ideal", "dram": dram})
+    assert study.ratio_max(case) == pytest.approx(2.67, rel=0.1)
+    assert study.ratio_mean(case) == pytest.approx(2.07, rel=0.1)
+    assert study.saving_mean(case) == pytest.approx(0.2819, rel=0.1)
+
+
+@pytest.fixture(scope="module")
+def study():
+    spec = importlib.util.spec_from_file_location("duplex_study", root("studies") / "duplex" / "study.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
