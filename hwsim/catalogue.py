@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from hwsim.device import Device, validated
 from hwsim.errors import InputError
 from hwsim.files import read_mapping
 from hwsim.formats import nbytes
+from hwsim.kernels.sets import KernelSet
 from hwsim.lowering.model import Model
+from hwsim.quantity import parse
 
 _SYSTEM = re.compile(r"([1-9]\d{0,5})x-(.+)")
 _WORDS = frozenset({"name", "description", "generation", "aliases", "source"})
@@ -80,13 +83,46 @@ def _read_device(path: Path) -> Device:
     plain.setdefault("name", path.stem)
     written = {where: text for where, (text, _) in origin.items()}
     provenance = {where: source for where, (_, source) in origin.items()}
-    device: Device = validated(Device, {**plain, "provenance": provenance, "written": written}, str(path))
+    plain |= {"provenance": provenance, "written": written, "kernels": _kernels_of(plain)}
+    device: Device = validated(Device, plain, str(path))
     for name, unit in device.units.items():
         try:
             physics(unit.cost)
         except InputError as error:
             raise InputError(f"{path}: units.{name}.{error}") from error
     return device
+
+
+def _kernels_of(plain: Mapping[str, Any]) -> Mapping[str, tuple[KernelSet, ...]]:
+    """Kernel models for devices whose units are priced by them; rooflines need none."""
+    units = plain.get("units")
+    asked = isinstance(units, dict) and any(isinstance(unit, dict) and unit.get("cost") == "gpu" for unit in units.values())
+    return _kernels(str(plain.get("generation", ""))) if asked else {}
+
+
+@cache
+def _kernels(generation: str) -> Mapping[str, tuple[KernelSet, ...]]:
+    """The fitted kernel models of an architecture generation, by family: arch/kernels/GENERATION/FAMILY.yaml."""
+    folder = root("arch") / "kernels" / generation
+    if not re.fullmatch(r"[a-z0-9-]+", generation) or not folder.is_dir():
+        return {}
+    return {path.stem: _kernel_sets(path) for path in sorted(folder.glob("*.yaml"))}
+
+
+def _kernel_sets(path: Path) -> tuple[KernelSet, ...]:
+    """The sets of one family, every number in the unit that the family states: fitted `parameters` and the choice of `kernel`."""
+    raw = read_mapping(path)
+    module = import_module(f"hwsim.kernels.{path.stem}")
+    units = {one.name: one.unit for one in (*module.PARAMETERS, *getattr(module, "SELECTION", ()))}
+    found = []
+    for index, one in enumerate(raw.get("sets", ())):
+        given = {**one.get("parameters", {}), **one.get("kernel", {})}
+        unknown = sorted(set(given) - set(units))
+        if unknown:
+            raise InputError(f"{path}: sets.{index}: unknown parameter {unknown[0]!r}; accepted: {', '.join(units)}")
+        numbers = {name: parse(value, units[name]) for name, value in given.items()}
+        found.append(KernelSet(tuple(map(str, one["stacks"])), tuple(map(str, one["formats"])), str(one["fitted"]), numbers))
+    return tuple(found)
 
 
 def _extended(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, tuple[str, str]]]:

@@ -6,13 +6,15 @@ Inside, every number is an SI float; any of them may be replaced by a NumPy arra
 
 Bandwidths are peaks of a datasheet; `efficiency` is the fraction that kernels reach and multiplies them. A unit draws at most
 `port` bytes/s from its memory; units of one memory share it. `policy` and `parallel` are how the machine is meant to be
-used, unless a job says otherwise. A link joins `reach` neighbouring devices and carries `bandwidth`
-in each direction at once. `count` equal devices joined by their links make a system.
+used, unless a job says otherwise. A link joins `reach` neighbouring devices and carries `bandwidth` in each direction at once.
+`count` equal devices joined by their links make a system. `kernels` are the fitted kernel models of the `generation`, `stack` is
+the software whose kernels run where several were measured.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self, TypeGuard
 
 import numpy as np
@@ -20,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationErr
 
 from hwsim.errors import InputError
 from hwsim.formats import bits, candidates
+from hwsim.kernels.sets import ANY, KernelSet
 from hwsim.op import Array, Math
 from hwsim.quantity import parse
 
@@ -169,6 +172,8 @@ class Device(_Part):
     homes: Mapping[Operand, str] = Field(default_factory=dict)
     policy: str = "fastest"
     parallel: str = "auto"
+    kernels: Mapping[str, tuple[KernelSet, ...]] = Field(default_factory=dict, repr=False)
+    stack: str = ANY
     static_power: Watts = 0.0
     power_limit: Watts | None = None
     count: Annotated[int, Field(ge=1, le=1_000_000)] = 1
@@ -203,6 +208,11 @@ class Device(_Part):
     def stored_in(self, memory: str) -> str:
         """The memory whose capacity holds what is reached through `memory`."""
         return self.memories[memory].view_of or memory
+
+    @cached_property
+    def remembered(self) -> dict[Any, Any]:
+        """What cost models derive from this device once; a device with other values is another device."""
+        return {}
 
     def link_over(self, span: int) -> str:
         """The shortest link that reaches over `span` neighbouring devices."""

@@ -26,6 +26,13 @@ Math = Literal["matmul", "vector", "move"]
 Split = Literal["columns", "gathered", "rows", "heads", "experts", "none"]
 
 
+def larger(a: Array, b: Array) -> Array:
+    """Elementwise maximum that stays a cheap Python float for two scalars."""
+    if type(a) is float and type(b) is float:
+        return a if a >= b else b
+    return np.maximum(a, b)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Op:
     """Base of all ops. `kind` is a label to group by in reports, never a switch; `math` says what sort of unit can do it.
@@ -162,7 +169,7 @@ class AttentionOp(Op):
     `pairs` query-key pairs over all sequences, `q_tokens` new tokens, `kv_tokens` cached tokens read, `cached_tokens` kept
     afterwards (more than is read where a sliding window keeps all). Per KV head and token `kv_dim` elements are read: K and V,
     or the latent for absorbed MLA. `expanded`: K and V were rebuilt per head (MLA prefill) and are read as activations, while
-    the cache holds `cache_width` elements. Left out: softmax's own operations (about 5 per pair and head on the vector unit).
+    the cache holds `cache_width` elements. `window` is the sliding window, 0 for none. Left out: softmax's own operations (about 5 per pair and head on the vector unit).
     """
 
     math: ClassVar[Math] = "matmul"
@@ -178,6 +185,7 @@ class AttentionOp(Op):
     v_dim: int
     kv_dim: int
     cache_width: Array
+    window: float = 0.0
     kv: str = "bf16"
     expanded: bool = False
 

@@ -13,16 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-
-from hwsim.op import Array
-
-
-def larger(a: Array, b: Array) -> Array:
-    """Elementwise maximum that stays a cheap Python float for two scalars."""
-    if type(a) is float and type(b) is float:
-        return a if a >= b else b
-    return np.maximum(a, b)
+from hwsim.op import Array, larger
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hwsim.cost.terms import larger
 from hwsim.device import Device
 from hwsim.engine.record import copies
 from hwsim.engine.tasks import Task, tasks
 from hwsim.errors import InputError
-from hwsim.op import Array
+from hwsim.op import Array, larger
 from hwsim.placement.capacity import check_capacity, fits
 from hwsim.placement.rows import Row
 
@@ -76,7 +75,8 @@ def estimate(rows: Sequence[Row], device: Device) -> Estimate:
     energy = sum(_joules(every, device).values()) + device.static_power * latency * device.count
     fit = fits(rows, device)
     if np.ndim(latency) == 0 and fit.ndim == 0:
-        check_capacity(rows, device)
+        if not fit:
+            check_capacity(rows, device)
         return Estimate(every, starts, ends, latency, energy, FITS)
     latency, energy, ok = np.broadcast_arrays(latency, energy, fit)
     reason = np.where(ok, FITS, TOO_LARGE)

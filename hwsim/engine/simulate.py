@@ -50,9 +50,13 @@ class Events:
         self.ends: dict[int, float] = {}
         self._memories: dict[_Key, SharedBandwidth] = {}
         self._buffers: dict[_Key, simpy.Container] = {}
+        self._rates = {name: float(memory.rate) for name, memory in device.memories.items()}
         queues: dict[_Key, list[tuple[int, Task]]] = {}
         for index, task in enumerate(every):
             queues.setdefault(task.queue, []).append((index, task))
+            for name, limit in task.cost.limit.items() if task.row.unit in device.units else ():
+                # a kernel model may reach more than the mean efficiency of the memory
+                self._rates[name] = max(self._rates[name], float(limit))
         # only tasks that another queue waits for need an event; within a queue, order is enough
         awaited = {i for task in every for i in task.after if every[i].queue != task.queue}
         self._done = {i: self.env.event() for i in sorted(awaited)}
@@ -95,7 +99,7 @@ class Events:
     def _memory(self, task: Task, name: str) -> SharedBandwidth:
         key = (task.device, name)
         if key not in self._memories:
-            self._memories[key] = SharedBandwidth(self.env, float(self.device.memories[name].rate))
+            self._memories[key] = SharedBandwidth(self.env, self._rates[name])
         return self._memories[key]
 
     def _buffer(self, task: Task, name: str) -> simpy.Container:

@@ -170,7 +170,7 @@ class _Builder:
         self, name: str, groups: tuple[Sequences, ...], window: int | None, after: tuple[str, ...], **shape: Any
     ) -> tuple[str, ...]:
         return self._add(
-            AttentionOp, name, name, after=after, split="heads", kv=self.precision.kv,
+            AttentionOp, name, name, after=after, split="heads", kv=self.precision.kv, window=float(window or 0),
             sequences=sequences(groups), q_tokens=tokens(groups),
             pairs=sum(group.pairs(window, self.model.causal) for group in groups),
             kv_tokens=sum(group.read(window) for group in groups),

@@ -11,10 +11,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsim.cost.terms import larger
 from hwsim.device import Device
 from hwsim.errors import CapacityError
-from hwsim.op import Array
+from hwsim.op import Array, larger
 from hwsim.placement.rows import Row
 from hwsim.quantity import show
 

@@ -37,26 +37,38 @@ class Part:
 Policy = Callable[[Op, Device], Mapping[str, Array | Part]]
 
 
-def homes(device: Device, unit: str) -> dict[str, str]:
+def homes(device: Device, unit: str) -> Mapping[str, str]:
     """Memory of each operand: what the unit says, else the device, else the unit's own."""
-    part = device.units[unit]
-    given = {**device.homes, **part.homes}
-    return {operand: given.get(operand, part.memory) for operand in ("weights", "activations", "kv")}
+    key = ("homes", unit)
+    if key not in device.remembered:
+        part = device.units[unit]
+        given = {**device.homes, **part.homes}
+        device.remembered[key] = {operand: given.get(operand, part.memory) for operand in ("weights", "activations", "kv")}
+    found: Mapping[str, str] = device.remembered[key]
+    return found
 
 
 def able(op: Op, device: Device) -> list[str]:
     """Units that can do `op`, best peak first. PlacementError when there is none."""
-    found = []
-    for name, unit in device.units.items():
-        precision = unit.precision_for(op.precision) if op.math in unit.does else None
-        if precision is not None and all(unit.reaches(memory) for memory in homes(device, name).values()):
-            found.append((-float(np.max(unit.peak[precision])), name))
+    key = ("able", op.math, op.precision)
+    if key not in device.remembered:
+        device.remembered[key] = _able(op.math, op.precision, device)
+    found: list[str] = device.remembered[key]
     if not found:
         units = "; ".join(
             f"{name} does {', '.join(unit.does)} in {', '.join(unit.peak)}" for name, unit in sorted(device.units.items())
         )
         raise PlacementError(f"{device.name}: no unit can do {op.name} ({op.math} in {op.precision}): {units}")
-    return [name for _, name in sorted(found)] if len(found) > 1 else [found[0][1]]
+    return found
+
+
+def _able(math: str, precision: str, device: Device) -> list[str]:
+    found = []
+    for name, unit in device.units.items():
+        own = unit.precision_for(precision) if math in unit.does else None
+        if own is not None and all(unit.reaches(memory) for memory in homes(device, name).values()):
+            found.append((-float(np.max(unit.peak[own])), name))
+    return [name for _, name in sorted(found)]
 
 
 def fastest() -> Policy:

@@ -1,0 +1,168 @@
+"""Measured GPUs: kernel models fitted on an architecture generation, picked by what the op is; a roofline where none was fitted.
+
+    alone = max(seconds of the kernel, bytes / datasheet bandwidth)        energy as `roofline`
+
+The kernel's own account of tiles, waves and caches decides its time; the traffic that other units see is that of the op. An
+attention op is priced as that many equal sequences (its mean), experts as classes of equal load. In a network every layer has its
+own weights and cache, which pass through the L2 before they are used again: nothing of them survives (`copies` infinite,
+`resident` 0).
+Left out: vector ops and collectives, whose models are per kind of kernel and library; they are priced as rooflines and links.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache, singledispatch
+from typing import Any
+
+import numpy as np
+
+from hwsim.cost.roofline import roofline
+from hwsim.cost.terms import Cost
+from hwsim.device import Device, Unit
+from hwsim.formats import bits, nbytes
+from hwsim.kernels.attention_decode import attention_decode
+from hwsim.kernels.attention_prefill import attention_prefill
+from hwsim.kernels.chip import Chip
+from hwsim.kernels.gemm import gemm
+from hwsim.kernels.mla_decode import mla_decode
+from hwsim.kernels.mla_prefill import mla_prefill
+from hwsim.kernels.moe import moe
+from hwsim.kernels.sets import KernelSet, choose
+from hwsim.op import Array, AttentionOp, Experts, Gemm, Op, larger
+
+KERNELS: Mapping[str, Callable[..., Array]] = {
+    function.__name__: function for function in (gemm, attention_decode, attention_prefill, mla_decode, mla_prefill, moe)
+}
+_SIXTEEN = ("bf16", "fp16", "fp32")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A kernel to price: its family, the number format of its parameter set, the one it multiplies in, and its shape."""
+
+    family: str
+    format: str
+    peak: str
+    arguments: Mapping[str, Any]
+
+
+def gpu(op: Op, name: str, unit: Unit, device: Device, home: Mapping[str, str]) -> Cost:
+    """Cost of `op` on a unit of a GPU."""
+    cost = roofline(op, name, unit, device, home)
+    call = called(op)
+    chosen = choose(device.kernels.get(call.family, ()), device.stack, call.format) if call else None
+    if call is None or chosen is None:
+        return cost
+    chip = chip_of(device, "fp8" if chosen.parameters.get("matrix_bits") == 8 else call.peak)
+    if chip is None:
+        return cost
+    return _taking(_seconds(call, chosen, chip), cost, device, f"kernel {call.family}")
+
+
+def _taking(seconds: Array, cost: Cost, device: Device, method: str) -> Cost:
+    """`cost` with another time: bytes at the rate that fills it where the roofline is bound by memory, arithmetic where not."""
+    peak = {memory: device.memories[memory].bandwidth for memory in cost.traffic}
+    if type(seconds) is float and type(cost.memory_s) is float and type(cost.busy_s) is float:
+        streams = cost.memory_s >= cost.busy_s
+        limit = {m: min(b / seconds, peak[m]) if streams and b else peak[m] for m, b in cost.traffic.items()}
+        return replace(cost, fixed_s=0.0, busy_s=min(cost.busy_s, seconds) if streams else seconds, limit=limit, method=method)
+    bound = np.greater_equal(cost.memory_s, cost.busy_s)
+    limit = {m: np.where(bound & np.greater(b, 0.0), np.minimum(b / seconds, peak[m]), peak[m]) for m, b in cost.traffic.items()}
+    return replace(
+        cost, fixed_s=0.0, busy_s=np.where(bound, np.minimum(cost.busy_s, seconds), seconds), limit=limit, method=method
+    )
+
+
+def _seconds(call: Call, chosen: KernelSet, chip: Chip) -> Array:
+    arguments = tuple(sorted(call.arguments.items()))
+    if all(isinstance(value, float | int) for _, value in arguments):
+        return _remembered(call.family, chosen, chip, arguments)
+    return KERNELS[call.family](**call.arguments, chip=chip, p=chosen.parameters)
+
+
+@lru_cache(maxsize=65536)
+def _remembered(family: str, chosen: KernelSet, chip: Chip, arguments: tuple[tuple[str, float], ...]) -> float:
+    """Layers and steps ask for the same shapes again and again."""
+    return float(KERNELS[family](**dict(arguments), chip=chip, p=chosen.parameters))
+
+
+def chip_of(device: Device, format: str) -> Chip | None:
+    """The datasheet of a GPU for kernels that multiply in `format`; None where the device says too little or has no such peak."""
+    if format not in device.remembered:
+        device.remembered[format] = _chip_of(device, format)
+    found: Chip | None = device.remembered[format]
+    return found
+
+
+def _chip_of(device: Device, format: str) -> Chip | None:
+    unit = next((unit for unit in device.units.values() if unit.cores and unit.clock and unit.cache), None)
+    precision = unit.precision_for(format) if unit else None
+    if unit is None or precision is None:
+        return None
+    vectors = [other.peak["fp32"] for other in device.units.values() if "vector" in other.does and "fp32" in other.peak]
+    near = min(device.links.values(), key=lambda link: link.reach, default=None)
+    return Chip(
+        sms=float(unit.cores or 0), clock=unit.clock or 0.0, peak=unit.peak[precision], vector=vectors[0] if vectors else 0.0,
+        dram=device.memories[unit.memory].bandwidth, l2=unit.cache or 0.0, link=near.bandwidth if near else 0.0,
+    )  # fmt: skip
+
+
+@singledispatch
+def called(op: Op) -> Call | None:
+    """The kernel that does an op, None for those without a kernel model."""
+    return None
+
+
+@called.register
+def _(op: Gemm) -> Call:
+    weight_only = op.activations in _SIXTEEN and bits(op.weights) < 16
+    eight = op.weights.startswith("int8") and op.activations.startswith("int8")
+    plain = op.weights.split("_", maxsplit=1)[0]
+    name = f"{plain}_wo" if weight_only else "int8" if eight else op.weights
+    return Call(
+        "gemm", name, op.activations if weight_only else op.precision,
+        {
+            "m": op.m, "n": op.n, "k": op.k, "groups": op.groups, "a_bytes": nbytes(op.activations),
+            "w_bytes": nbytes(op.weights), "o_bytes": nbytes(op.stream),
+            "scaled": 128.0 if op.weights == "fp8_block" else float("inf"),
+        },
+    )  # fmt: skip
+
+
+@called.register
+def _(op: AttentionOp) -> Call:
+    few = larger(op.sequences, 1e-9)
+    new, seen = op.q_tokens / few, op.kv_tokens / few
+    shape = {"batch": op.sequences, "kv_len": seen, "heads": op.heads, "resident": 0.0}
+    decoding = np.all(np.less_equal(new, 1.0))
+    name = "fp8" if bits(op.kv) <= 8 else "bf16"
+    if op.expanded:
+        latent = {"nope": op.qk_dim - 64.0, "value": float(op.v_dim)}
+        return Call("mla_prefill", name, "bf16", shape | latent | {"q_len": new})
+    if op.qk_dim != op.v_dim:  # absorbed: one latent for all heads
+        latent = {"kv_bytes": nbytes(op.kv), "latent": float(op.v_dim), "rope": float(op.qk_dim - op.v_dim)}
+        return Call("mla_decode", name, "bf16", shape | latent)
+    shape |= {"kv_heads": op.kv_heads, "head_dim": float(op.qk_dim), "kv_bytes": nbytes(op.kv), "window": op.window}
+    if decoding:
+        return Call("attention_decode", name, "bf16", shape)
+    return Call("attention_prefill", "fp8kv" if name == "fp8" else name, "bf16", shape | {"q_len": new})
+
+
+@called.register
+def _(op: Experts) -> Call:
+    """Experts of equal load are one class; the first axis is that of the classes."""
+    classes, first, count = np.unique(op.tokens_per_expert, axis=0, return_index=True, return_counts=True)
+    hit = op.hit[first]
+    many = count.reshape(-1, *[1] * (classes.ndim - 1)) * hit
+    sixteen = op.activations in _SIXTEEN
+    name = op.weights if not sixteen or op.weights in _SIXTEEN else f"{op.weights.split('_', maxsplit=1)[0]}_bf16"
+    return Call(
+        "moe", name, op.activations if sixteen else op.precision,
+        {
+            "load": classes / np.maximum(hit, 1e-12), "count": many, "tokens": op.tokens, "topk": op.pairs / op.tokens,
+            "hidden": float(op.hidden), "inter": op.inner, "matrices": float(op.matrices), "local": float(op.experts),
+            "weight_bytes": nbytes(op.weights), "activation_bytes": nbytes(op.activations),
+        },
+    )  # fmt: skip
