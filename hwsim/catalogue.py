@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache, lru_cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,8 @@ from hwsim.device import Device, validated
 from hwsim.errors import InputError
 from hwsim.files import read_mapping
 from hwsim.formats import nbytes
-from hwsim.kernels.sets import KernelSet
+from hwsim.kernels.sets import KernelSet, kernel_sets
 from hwsim.lowering.model import Model
-from hwsim.quantity import parse
 
 _SYSTEM = re.compile(r"([1-9]\d{0,5})x-(.+)")
 _WORDS = frozenset({"name", "description", "generation", "aliases", "source"})
@@ -66,6 +64,11 @@ def _aliases(folder: str) -> Mapping[str, str]:
     return {str(alias).lower(): name for name, data in raw.items() for alias in data.get("aliases", ())}
 
 
+def known_devices() -> frozenset[str]:
+    """Every name and alias of arch/, in lower case."""
+    return frozenset({*names("arch"), *_aliases("arch")})
+
+
 def load_device(name: str | Path) -> Device:
     """A device by name ("h100"), alias, file, or as a system of n linked ones ("4x-h100")."""
     name = str(name)
@@ -83,7 +86,7 @@ def _read_device(path: Path) -> Device:
     plain.setdefault("name", path.stem)
     written = {where: text for where, (text, _) in origin.items()}
     provenance = {where: source for where, (_, source) in origin.items()}
-    plain |= {"provenance": provenance, "written": written, "kernels": _kernels_of(plain)}
+    plain |= {"provenance": provenance, "written": written, "kernels": _kernels_of(plain, str(path))}
     device: Device = validated(Device, plain, str(path))
     for name, unit in device.units.items():
         try:
@@ -93,11 +96,16 @@ def _read_device(path: Path) -> Device:
     return device
 
 
-def _kernels_of(plain: Mapping[str, Any]) -> Mapping[str, tuple[KernelSet, ...]]:
-    """Kernel models for devices whose units are priced by them; rooflines need none."""
+def _kernels_of(plain: Mapping[str, Any], where: str) -> Mapping[str, tuple[KernelSet, ...]]:
+    """Kernel models for devices whose units are priced by them, a device's own before those of its generation."""
     units = plain.get("units")
     asked = isinstance(units, dict) and any(isinstance(unit, dict) and unit.get("cost") == "gpu" for unit in units.values())
-    return _kernels(str(plain.get("generation", ""))) if asked else {}
+    shared = _kernels(str(plain.get("generation", ""))) if asked else {}
+    own = plain.get("kernels", {})
+    if not isinstance(own, dict):
+        raise InputError(f"{where}: kernels: {str(own)[:40]!r}; accepted: a mapping of kernel families to their sets")
+    found = {family: kernel_sets(family, sets, f"{where}: kernels.{family}") for family, sets in own.items()}
+    return {family: (*found.get(family, ()), *shared.get(family, ())) for family in {**shared, **found}}
 
 
 @cache
@@ -106,23 +114,8 @@ def _kernels(generation: str) -> Mapping[str, tuple[KernelSet, ...]]:
     folder = root("arch") / "kernels" / generation
     if not re.fullmatch(r"[a-z0-9-]+", generation) or not folder.is_dir():
         return {}
-    return {path.stem: _kernel_sets(path) for path in sorted(folder.glob("*.yaml"))}
-
-
-def _kernel_sets(path: Path) -> tuple[KernelSet, ...]:
-    """The sets of one family, every number in the unit that the family states: fitted `parameters` and the choice of `kernel`."""
-    raw = read_mapping(path)
-    module = import_module(f"hwsim.kernels.{path.stem}")
-    units = {one.name: one.unit for one in (*module.PARAMETERS, *getattr(module, "SELECTION", ()))}
-    found = []
-    for index, one in enumerate(raw.get("sets", ())):
-        given = {**one.get("parameters", {}), **one.get("kernel", {})}
-        unknown = sorted(set(given) - set(units))
-        if unknown:
-            raise InputError(f"{path}: sets.{index}: unknown parameter {unknown[0]!r}; accepted: {', '.join(units)}")
-        numbers = {name: parse(value, units[name]) for name, value in given.items()}
-        found.append(KernelSet(tuple(map(str, one["stacks"])), tuple(map(str, one["formats"])), str(one["fitted"]), numbers))
-    return tuple(found)
+    paths = sorted(folder.glob("*.yaml"))
+    return {path.stem: kernel_sets(path.stem, read_mapping(path).get("sets"), f"{path}: sets") for path in paths}
 
 
 def _extended(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, tuple[str, str]]]:

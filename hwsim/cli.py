@@ -182,6 +182,45 @@ def check(
         raise typer.Exit(1)
 
 
+@app.command()
+def validate(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Measured tables.")],
+    arch: Annotated[Path | None, typer.Option(metavar="DIR", help="Device files to look in first.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measured tables against the kernel models: the error of each table, device, stack and format."""
+    from hwsim.fit.validate import validate as validate_tables
+
+    document = validate_tables(folder, arch)
+    if as_json:
+        _print_json(document)
+        return
+    from hwsim.report.text import validation_table
+
+    _print(validation_table(document))
+
+
+@app.command()
+def fit(
+    tables: Annotated[list[Path], typer.Argument(metavar="TABLE...", help="Files of measured rows.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.yaml", help="Where the `kernels:` of a device file go.")],
+    generation: Annotated[str, typer.Option(metavar="NAME", help="Which GPUs, where the tables hold several generations.")] = "",
+    arch: Annotated[Path | None, typer.Option(metavar="DIR", help="Device files to look in first.")] = None,
+) -> None:
+    """Fit the parameters of kernel models to measured tables, judged on GPUs or shapes that the fit does not see."""
+    import yaml
+
+    from hwsim.files import write_text
+    from hwsim.fit.calibrate import calibrate
+
+    found = calibrate(tables, generation, arch)
+    write_text(out, yaml.safe_dump(found, sort_keys=False, width=120))
+    for family, sets in found["kernels"].items():
+        for one in sets:
+            typer.echo(f"{family} {one['stacks'][0]} {one['formats'][0]}: {one['fitted']}")
+    _print_written(out)
+
+
 @app.command(name="list")
 def list_(
     folder: Annotated[str, typer.Argument(metavar="[models | arch | studies]", help="Default: all three.")] = "",

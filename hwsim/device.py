@@ -211,8 +211,14 @@ class Device(_Part):
 
     @cached_property
     def remembered(self) -> dict[Any, Any]:
-        """What cost models derive from this device once; a device with other values is another device."""
+        """What placement and cost models derive from this device once."""
         return {}
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other values, which remembers nothing."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("remembered", None)
+        return copied
 
     def link_over(self, span: int) -> str:
         """The shortest link that reaches over `span` neighbouring devices."""

@@ -169,7 +169,8 @@ class AttentionOp(Op):
     `pairs` query-key pairs over all sequences, `q_tokens` new tokens, `kv_tokens` cached tokens read, `cached_tokens` kept
     afterwards (more than is read where a sliding window keeps all). Per KV head and token `kv_dim` elements are read: K and V,
     or the latent for absorbed MLA. `expanded`: K and V were rebuilt per head (MLA prefill) and are read as activations, while
-    the cache holds `cache_width` elements. `window` is the sliding window, 0 for none. Left out: softmax's own operations (about 5 per pair and head on the vector unit).
+    the cache holds `cache_width` elements. `window` is the sliding window, 0 for none. Left out: softmax's own operations (about
+    5 per pair and head on the vector unit).
     """
 
     math: ClassVar[Math] = "matmul"

@@ -77,7 +77,7 @@ def _taking(seconds: Array, cost: Cost, device: Device, method: str) -> Cost:
 
 def _seconds(call: Call, chosen: KernelSet, chip: Chip) -> Array:
     arguments = tuple(sorted(call.arguments.items()))
-    if all(isinstance(value, float | int) for _, value in arguments):
+    if chip.plain and all(isinstance(value, float | int) for _, value in arguments):
         return _remembered(call.family, chosen, chip, arguments)
     return KERNELS[call.family](**call.arguments, chip=chip, p=chosen.parameters)
 

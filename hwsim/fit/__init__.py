@@ -1,1 +1,1 @@
-"""Measured tables against the kernel models: error per table and device (validate), fits (calibrate), measuring a GPU (measure)."""
+"""Measured tables against the kernel models: error per table and device (validate), and new fits (calibrate)."""

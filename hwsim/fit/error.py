@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 def errors(predicted: NDArray[np.float64], measured: NDArray[np.float64]) -> dict[str, float]:
-    """Fractions: mean absolute relative error (`mape`), its `median`, `p90`, mean of all but the worst tenth (`trimmed_mape`), and
+    """Fractions: mean absolute relative error (`mape`), its `median`, `p90`, mean without the worst tenth (`trimmed_mape`), and
     the median signed error (`bias`)."""
     signed = predicted / measured - 1
     size = np.sort(np.abs(signed))

@@ -17,6 +17,8 @@ class Group:
 
     `format` is the number format that parameter sets are named by, `peak` the one whose peak the kernel computes at; `label` the
     shape family of each row, so that whole ones can be held out. `excluded` names rows that the error without them leaves out.
+    `report` is the family that reports name, where it is not the kernel's. A family without kernel models has rows but no error.
+    `subset` says which rows of the table a reader keeps, where it is not all.
     """
 
     table: str
@@ -31,6 +33,8 @@ class Group:
     quantity: str = "latency"
     label: NDArray[np.object_] | None = None
     excluded: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    report: str = ""
+    subset: str = "all"
 
     @property
     def rows(self) -> int:

@@ -1,7 +1,8 @@
 """`hwsim validate DIR`: every measured table in a folder against the models, one line per table, device, stack and format.
 
-A device that is not known, or has no kernel model for the rows, is a line with its number of rows and no error. Rows that a table's
-reader names as excluded (a fallback kernel, an eager launch) are reported with and without.
+A device that is not known, or has no kernel model for the rows, is a line with its number of rows and no error. Rows that a
+table's reader names as excluded (a fallback kernel, an eager launch) are reported with and without. Watts are reported as energy
+too: the same errors row by row, whose `bias` is that of the sum over all rows.
 """
 
 from __future__ import annotations
@@ -9,27 +10,34 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsim.catalogue import load_device
 from hwsim.cost.gpu import chip_of
 from hwsim.device import Device
-from hwsim.errors import HwsimError, InputError
+from hwsim.errors import InputError
+from hwsim.fit import tables
+from hwsim.fit.devices import finder
 from hwsim.fit.error import errors
 from hwsim.fit.group import Group
-from hwsim.kernels.sets import choose
+from hwsim.kernels.chip import Chip
+from hwsim.kernels.sets import KernelSet, choose
 
-FAMILIES = ("gemm", "attention", "mla", "moe", "collective", "vector", "power")
+REPORTED = {"attention_decode": "decode", "attention_prefill": "prefill", "mla_decode": "mla", "mla_prefill": "mla"}
 
 
-def validate(folder: Path) -> dict[str, Any]:
-    """The JSON document of `hwsim validate`. InputError for a folder without a table that is known."""
+def validate(folder: Path, arch: Path | None = None) -> dict[str, Any]:
+    """The JSON document of `hwsim validate`; devices are looked up in the folder `arch` first.
+
+    InputError for a folder without a table that is known.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder}: not a folder; accepted: a folder of measured tables (.parquet, .csv)")
-    rows = [row for path in sorted(folder.iterdir()) for group in groups(path) for row in _lines(group)]
+    device_of = finder(arch)
+    rows = [row for path in sorted(folder.iterdir()) for group in groups(path) for row in _lines(group, device_of(group.device))]
     if not rows:
         raise InputError(f"{folder}: holds no table that is known; accepted: {', '.join(sorted(readers()))}")
     return {"rows": rows}
@@ -37,9 +45,9 @@ def validate(folder: Path) -> dict[str, Any]:
 
 def readers() -> Mapping[str, Any]:
     """Table name -> reader: the public functions of hwsim/fit/tables."""
-    found = {}
-    for family in FAMILIES:
-        module = import_module(f"hwsim.fit.tables.{family}")
+    found: dict[str, Any] = {}
+    for file in iter_modules(tables.__path__):
+        module = import_module(f"{tables.__name__}.{file.name}")
         found |= {
             name: value
             for name, value in vars(module).items()
@@ -65,31 +73,45 @@ def groups(path: Path) -> Iterator[Group]:
 def predicted(group: Group, device: Device) -> NDArray[np.float64] | None:
     """Seconds (or watts) of every row, None where the device has no model for them."""
     chosen = choose(device.kernels.get(group.family, ()), group.stack, group.format)
-    if chosen is None:
-        return None
-    model = getattr(import_module(f"hwsim.kernels.{group.family}"), group.family)
-    chip = chip_of(device, group.peak)
+    return priced(group, device, chosen) if chosen else None
+
+
+def priced(group: Group, device: Device, chosen: KernelSet) -> NDArray[np.float64] | None:
+    """The same with the parameters of `chosen`; None where the device says too little about its chip."""
+    chip = chip_of(device, "fp8" if chosen.parameters.get("matrix_bits") == 8 else group.peak)
     if chip is None:
         return None
-    return np.broadcast_to(model(**group.arguments, chip=chip, p=chosen.parameters), group.measured.shape)
+    model = getattr(import_module(f"hwsim.kernels.{group.family}"), group.family)
+    return np.broadcast_to(model(**_arguments(group, chip), chip=chip, p=chosen.parameters), group.measured.shape)
 
 
-def _lines(group: Group) -> Iterator[dict[str, Any]]:
+def _arguments(group: Group, chip: Chip) -> Mapping[str, Any]:
+    """Those of the kernel: the part of the SMs that `tiles` fill depends on the chip."""
+    if "tiles" not in group.arguments:
+        return group.arguments
+    rest = {name: value for name, value in group.arguments.items() if name != "tiles"}
+    return rest | {"filled": np.minimum(group.arguments["tiles"] / chip.sms, 1.0)}
+
+
+def _lines(group: Group, device: Device | None) -> Iterator[dict[str, Any]]:
     line = {
-        "table": group.table, "device": None, "source_device": group.device, "family": group.family.replace("attention_", ""),
-        "stack": group.stack, "dtype": group.dtype, "quantity": group.quantity, "subset": "all", "n": group.rows, "mape": None,
+        "table": group.table, "device": device.name if device else None, "source_device": group.device,
+        "family": group.report or REPORTED.get(group.family, group.family), "kernel": group.family, "stack": group.stack,
+        "dtype": group.dtype, "quantity": group.quantity, "subset": group.subset, "n": group.rows, "mape": None,
     }  # fmt: skip
-    try:
-        device = load_device(group.device)
-    except HwsimError:
-        yield line
-        return
-    line["device"] = device.name
-    found = predicted(group, device)
+    found = predicted(group, device) if device else None
     if found is None:
         yield line
         return
     yield line | errors(found, group.measured)
+    if group.quantity == "power":
+        yield line | {"quantity": "energy"} | errors(found, group.measured) | {"bias": _summed(found, group)}
     for name, out in group.excluded.items():
-        if 0 < np.count_nonzero(~out) < group.rows:
+        if not out.all():
             yield line | {"subset": name, "n": int(np.count_nonzero(~out))} | errors(found[~out], group.measured[~out])
+
+
+def _summed(found: NDArray[np.float64], group: Group) -> float:
+    """Signed error of the energy of all rows together."""
+    seconds = group.arguments["seconds"]
+    return float((found * seconds).sum() / (group.measured * seconds).sum() - 1)

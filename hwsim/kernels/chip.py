@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
 
 from hwsim.op import Array
 
@@ -23,6 +26,11 @@ class Chip:
     dram: Array
     l2: Array
     link: Array = 0.0
+
+    @cached_property
+    def plain(self) -> bool:
+        """Whether no number is an array."""
+        return not any(isinstance(value, np.ndarray) for value in vars(self).values())
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,12 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("rate_3", "", 0.7, 0.002, 2.0, "the same of the bandwidth one; above 1 where the switch reduces"),
     Parameter("peers", "", 0.2, -0.9, 2.0, "bandwidth gained (lost) with many devices over two"),
     Parameter("host", "s", 20e-6, 0.0, 200e-6, "time of an eager launch; 0 and not fitted under CUDA graphs"),
-    Parameter("one_shot", "", 0.0, 0.0, 1.0, "1 = the low-latency protocol reads all whole messages; not fitted"),
-    Parameter("limit", "B", 0.0, 0.0, 1e9, "messages above go to the third protocol, 0 = the fastest wins; not fitted"),
+)
+
+# which kernel a stack picks; part of a set, never fitted
+SELECTION: tuple[Parameter, ...] = (
+    Parameter("one_shot", "", 0.0, 0.0, 1.0, "1 = the low-latency protocol reads all whole messages"),
+    Parameter("limit", "B", 0.0, 0.0, 1e9, "messages above go to the third protocol, 0 = the fastest wins"),
 )
 
 _TRAVELS = {"all_reduce": 2.0, "all_gather": 1.0, "reduce_scatter": 1.0, "alltoall": 1.0}

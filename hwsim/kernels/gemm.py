@@ -61,8 +61,12 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("row", "s", 1e-9, 1e-11, 3e-8, "quantise pass: least time per row"),
     Parameter("reread", "", 0.1, 1e-3, 30.0, "weights beyond the cache read again: times their bytes at full bandwidth"),
     Parameter("host", "s", 5e-5, 1e-6, 3e-4, "least time of an eager launch"),
-    Parameter("slices", "", 64.0, 1.0, 64.0, "selection: most parts a reduction is split into; not fitted"),
-    Parameter("tiles", "", 0.0, 0.0, 4.0, "selection: best of 0 matrix, 2 vector, 3 tall, 4 wide; 1 ladder; not fitted"),
+)
+
+# which kernel a stack picks; part of a set, never fitted
+SELECTION: tuple[Parameter, ...] = (
+    Parameter("slices", "", 64.0, 1.0, 64.0, "most parts a reduction is split into"),
+    Parameter("tiles", "", 0.0, 0.0, 4.0, "best of 0 matrix, 2 vector, 3 tall, 4 wide; 1 ladder"),
 )
 
 DEPTH = 128.0

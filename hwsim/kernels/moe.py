@@ -49,8 +49,10 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "blend", "", 3.0, 1.0, 8.0, "how compute and weight streaming overlap: 1 = one after the other, large = the longer one"
     ),
-    Parameter("untuned", "", 0.0, 0.0, 1.0, "1 = Triton's default tiles, 0 = the best row tile; not fitted"),
 )
+
+# which kernel a stack picks; part of a set, never fitted
+SELECTION: tuple[Parameter, ...] = (Parameter("untuned", "", 0.0, 0.0, 1.0, "1 = Triton's default tiles, 0 = the best row tile"),)
 
 _ROWS = np.array([16.0, 32.0, 64.0, 128.0])
 _COLUMNS = np.array([128.0, 128.0, 128.0, 128.0])

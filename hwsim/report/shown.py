@@ -197,6 +197,23 @@ def _claims_note(summary: Mapping[str, Any]) -> str:
     return f"{summary['rows']} claims: {counts}{failed}"
 
 
+def validation(document: Mapping[str, Any]) -> Shown:
+    """The document of `hwsim validate`, errors in percent; a device or kernel without a model has none."""
+    errors = ("mape", "median", "p90", "trimmed_mape", "bias")
+    lines = [
+        (
+            row["table"], row["device"] or f"unknown: {row['source_device']}", row["family"], row["stack"], row["dtype"],
+            row["subset"], f"{row['n']:,}", *(f"{100 * row[name]:.1f}" if row.get(name) is not None else NONE for name in errors),
+        )
+        for row in document["rows"]
+    ]  # fmt: skip
+    header = ("table", "device", "family", "stack", "dtype", "rows of", "n", "MAPE [%]", "median", "p90", "trimmed", "bias")
+    priced = sum(row["n"] for row in document["rows"] if row["mape"] is not None and row["subset"] == "all")
+    every = sum(row["n"] for row in document["rows"] if row["subset"] == "all")
+    note = f"{priced:,} of {every:,} rows priced. trimmed: mean of the best 90 %; bias: median signed error"
+    return Shown(header, lines, frozenset(range(6, 12)), note=note)
+
+
 def plain(value: Any) -> str:
     """A published or simulated value: a number, a list of them, or nothing."""
     if value is None:

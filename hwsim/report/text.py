@@ -38,6 +38,11 @@ def check_table(document: Mapping[str, Any]) -> Table:
     return _table(shown.claims(document), "Published against simulated")
 
 
+def validation_table(document: Mapping[str, Any]) -> Table:
+    """The JSON document of `hwsim validate`: one line per table, device, stack, format and subset."""
+    return _table(shown.validation(document), "Measured against predicted")
+
+
 def facts_table(facts: Mapping[str, Any]) -> Table:
     """The JSON document of `hwsim show`: every number with its source."""
     return _table(shown.facts(facts), "")

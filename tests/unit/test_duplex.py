@@ -172,7 +172,7 @@ def test_a_device_without_a_pim_is_refused():
 def test_a_view_of_a_view_is_refused():
     twice = {**DUPLEX.memories, "again": DUPLEX.memories["bundles"].model_copy(update={"view_of": "bundles"})}
     with pytest.raises(ValueError, match="is a view itself"):
-        type(DUPLEX)(**{**dict(DUPLEX), "memories": twice})
+        type(DUPLEX)(**{**{name: getattr(DUPLEX, name) for name in type(DUPLEX).model_fields}, "memories": twice})
 
 
 def test_both_paths_fill_one_memory():

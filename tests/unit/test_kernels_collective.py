@@ -54,7 +54,7 @@ def test_one_device_takes_no_time() -> None:
     assert seconds(1e6, devices=1.0) == 0.0
 
 
-params = st.fixed_dictionaries({q.name: st.floats(q.low, q.high) for q in PARAMETERS if q.name not in ("one_shot", "limit")})
+params = st.fixed_dictionaries({q.name: st.floats(q.low, q.high) for q in PARAMETERS})
 sizes = st.floats(0.0, 1e9)
 devices = st.integers(2, 64).map(float)
 

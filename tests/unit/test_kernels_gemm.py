@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwsim.kernels.chip import Chip
-from hwsim.kernels.gemm import PARAMETERS, gemm
+from hwsim.kernels.gemm import PARAMETERS, SELECTION, gemm
 
 CHIP = Chip(sms=100.0, clock=1e9, peak=100e12, vector=10e12, dram=1e12, l2=10e6)
 OFF = {"throttle": 0.0, "passes": 0.0, "row": 0.0, "reread": 0.0, "host": 0.0, "promote": 0.0}
-PLAIN = {q.name: q.start for q in PARAMETERS} | OFF
+PLAIN = {q.name: q.start for q in (*PARAMETERS, *SELECTION)} | OFF
 IDEAL = PLAIN | {"launch": 0.0, "compute": 1.0, "dram": 0.5, "l2": 1e9, "store": 1e9, "step": 0.0}
 
 SIZES = st.floats(1.0, 20000.0).map(round).map(float)
-FITS = st.fixed_dictionaries({q.name: st.floats(q.low, q.high) for q in PARAMETERS if q.name not in {"slices", "tiles"}})
+FITS = st.fixed_dictionaries({q.name: st.floats(q.low, q.high) for q in PARAMETERS})
 STACKS = st.fixed_dictionaries({"slices": st.sampled_from([1.0, 8.0, 64.0]), "tiles": st.sampled_from([0.0, 1.0, 2.0, 3.0, 4.0])})
 
 

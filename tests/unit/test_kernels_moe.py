@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwsim.kernels.chip import Chip
-from hwsim.kernels.moe import PARAMETERS, moe
+from hwsim.kernels.moe import PARAMETERS, SELECTION, moe
 from hwsim.op import Array
 
 CHIP = Chip(sms=100.0, clock=1e9, peak=1e15, vector=1e13, dram=4e12, l2=50e6)
 IDEAL = {"launch": 0.0, "expert": 0.0, "compute": 1.0, "dram": 1.0, "extra": 0.0, "setup": 0.0, "local": 0.0,
          "dropped": 0.0, "dropped_inner": 0.0, "blend": 1.0, "untuned": 0.0}  # fmt: skip
-START = {parameter.name: parameter.start for parameter in PARAMETERS}
+START = {parameter.name: parameter.start for parameter in (*PARAMETERS, *SELECTION)}
 
 
 def layer(
@@ -76,9 +76,7 @@ def test_skewed_routing_pads_more_and_streams_less() -> None:
 sizes = st.integers(min_value=1, max_value=64).map(lambda n: 128.0 * n)
 loads = st.floats(min_value=1.0, max_value=4096.0)
 counts = st.integers(min_value=1, max_value=256).map(float)
-params = st.fixed_dictionaries(
-    {q.name: st.floats(q.low, q.high) if q.name != "untuned" else st.sampled_from([0.0, 1.0]) for q in PARAMETERS}
-)
+params = st.fixed_dictionaries({q.name: st.floats(q.low, q.high) for q in PARAMETERS} | {"untuned": st.sampled_from([0.0, 1.0])})
 
 
 @given(loads, counts, sizes, sizes, params)

@@ -1,7 +1,7 @@
 """GEMM tables. Weights are cold in a network; a benchmark cycles through a few copies of them (`copies`).
 
-Excluded by name: a vLLM fp8 kernel on B200 that takes 20 us for one row whatever the shape; Tesla P4 shapes that run at a third of the
-rate of round ones; V100 fp16 shapes without a tensor-core kernel; vLLM's eager fp8_block launches, which are host-bound.
+Excluded by name: a vLLM fp8 kernel on B200 that takes 20 us for one row whatever the shape; Tesla P4 shapes that run at a third
+of the rate of round ones; V100 fp16 shapes without a tensor-core kernel; vLLM's eager fp8_block launches, which are host-bound.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class _Quant(NamedTuple):
 _QUANT = {
     "bfloat16": _Quant("bf16", "bf16", 2.0, 2.0), "fp8": _Quant("fp8", "fp8", 1.0, 1.0),
     "fp8_block": _Quant("fp8_block", "fp8", 1.0, 1.0, 128.0), "nvfp4": _Quant("nvfp4", "fp4", 0.5625, 0.5625),
-    "int8_wo": _Quant("int8_wo", "bf16", 2.0, 1.0), "int4_wo": _Quant("int4_wo", "bf16", 2.0, 0.5), "sq": _Quant("int8", "int8", 1.0, 1.0),
+    "int8_wo": _Quant("int8_wo", "bf16", 2.0, 1.0), "int4_wo": _Quant("int4_wo", "bf16", 2.0, 0.5),
+    "sq": _Quant("int8", "int8", 1.0, 1.0),
 }  # fmt: skip
 _EAGER = {"DeepGemm": "deepgemm", "FlashInf": "flashinfer", "CutlassF": "cutlass"}
 
@@ -47,7 +48,8 @@ def gemm_llm_kernels(table: pd.DataFrame) -> Iterator[Group]:
                     "a_bytes": kind.a_bytes, "w_bytes": kind.w_bytes, "o_bytes": 2.0, "copies": 1.0 if single else 6.0,
                     "scaled": kind.scaled,
                 },
-                kind.format, kind.peak, label=_label(part), excluded={} if eager else {"without vLLM fp8 at m = 1 on B200": odd},
+                kind.format, kind.peak, label=_label(part),
+                excluded={"without vLLM fp8 at m = 1 on B200": odd} if odd.any() else {},
             )  # fmt: skip
 
 
@@ -72,7 +74,7 @@ def gemm_fp32_classic(table: pd.DataFrame) -> Iterator[Group]:
                 "groups": floats(rows["batch"]), "a_bytes": size, "w_bytes": size, "o_bytes": size, "copies": 1.0,
             },
             "fp16" if half else "fp32_bmm" if op == "bmm" else "fp32", "fp16" if half else "fp32", label=_label(rows),
-            excluded={"without shapes that have no kernel of their own": odd},
+            excluded={"without shapes that have no kernel": odd} if odd.any() else {},
         )  # fmt: skip
 
 

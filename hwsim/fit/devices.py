@@ -1,0 +1,35 @@
+"""Which device a measured table means: by the name it writes, of arch/ or of a folder of one's own that is searched first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+
+from hwsim.catalogue import known_devices, load_device
+from hwsim.device import Device
+from hwsim.errors import InputError
+from hwsim.files import read_mapping
+
+
+def finder(folder: Path | None = None) -> Callable[[str], Device | None]:
+    """Name or alias -> device, None for one that is not known. InputError for a device file that cannot be read."""
+    own, known = _own(folder) if folder else {}, known_devices()
+
+    @cache
+    def found(name: str) -> Device | None:
+        path = own.get(name.lower())
+        return load_device(path or name) if path or name.lower() in known else None
+
+    return found
+
+
+def _own(folder: Path) -> Mapping[str, Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: not a folder; accepted: a folder of device files (.yaml)")
+    files = {path: read_mapping(path) for path in sorted(folder.glob("*.yaml"))}
+    return {name.lower(): path for path, data in files.items() for name in (path.stem, *_aliases(data.get("aliases")))}
+
+
+def _aliases(raw: object) -> tuple[str, ...]:
+    return tuple(map(str, raw)) if isinstance(raw, list) else ()
