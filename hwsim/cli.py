@@ -74,6 +74,10 @@ Seed = Annotated[
     int | None,
     typer.Option(parser=_whole, metavar="N", help="Draw expert choice with this seed, not expected values.", show_default=False),
 ]
+Stack = Annotated[
+    str | None,
+    typer.Option(help="Whose kernels a measured GPU runs: vllm, sglang, trtllm ... Default: all pooled.", show_default=False),
+]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a device number.", show_default=False)]
 Report = Annotated[
     Path | None, typer.Option(metavar="FILE.html", help="Write one self-contained HTML report.", show_default=False)
@@ -89,12 +93,12 @@ def run(
     model: ModelArg, arch: ArchArg, phase: Phase = "generate", batch: Batch = 1, prompt: Prompt = 1024, output: Output = 128,
     sequences: Mixed = "", policy: Policy = None, parallel: Parallel = None, weights: Weights = None,
     activations: Activations = None, kv: Kv = None, routing: Routing = "uniform", mla: Mla = "auto", seed: Seed = None,
-    set_: Set = None, report: Report = None, perfetto: Perfetto = None, as_json: AsJson = False,
+    stack: Stack = None, set_: Set = None, report: Report = None, perfetto: Perfetto = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Simulate one model on one device: latency, energy and where they go."""
     job = _job(
         sequences, set_, phase=phase, batch=batch, prompt=prompt, output=output, policy=policy, parallel=parallel,
-        weights=weights, activations=activations, kv=kv, routing=routing, mla=mla, seed=seed,
+        weights=weights, activations=activations, kv=kv, routing=routing, mla=mla, seed=seed, stack=stack,
     )  # fmt: skip
     runs = _runs(model, [arch], job)
     _write(runs, job, report, perfetto)
@@ -113,12 +117,12 @@ def compare(
     model: ModelArg, archs: Archs, phase: Phase = "generate", batch: Batch = 1, prompt: Prompt = 1024, output: Output = 128,
     sequences: Mixed = "", policy: Policy = None, parallel: Parallel = None, weights: Weights = None,
     activations: Activations = None, kv: Kv = None, routing: Routing = "uniform", mla: Mla = "auto", seed: Seed = None,
-    set_: Set = None, report: Report = None, perfetto: Perfetto = None, as_json: AsJson = False,
+    stack: Stack = None, set_: Set = None, report: Report = None, perfetto: Perfetto = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Simulate one model on several devices; ratios are to the first."""
     job = _job(
         sequences, set_, phase=phase, batch=batch, prompt=prompt, output=output, policy=policy, parallel=parallel,
-        weights=weights, activations=activations, kv=kv, routing=routing, mla=mla, seed=seed,
+        weights=weights, activations=activations, kv=kv, routing=routing, mla=mla, seed=seed, stack=stack,
     )  # fmt: skip
     runs = _runs(model, archs, job)
     _write(runs, job, report, perfetto)
@@ -138,14 +142,14 @@ def compare(
 def roofline(
     model: ModelArg, arch: ArchArg, phase: Phase = "decode", batch: Batch = 1, prompt: Prompt = 1024, sequences: Mixed = "",
     policy: Policy = None, parallel: Parallel = None, weights: Weights = None, activations: Activations = None,
-    kv: Kv = None, routing: Routing = "uniform", mla: Mla = "auto", seed: Seed = None, set_: Set = None,
+    kv: Kv = None, routing: Routing = "uniform", mla: Mla = "auto", seed: Seed = None, stack: Stack = None, set_: Set = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write the figure.", show_default=False)] = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Op/B of each op against the roof of the unit it was sent to."""
     job = _job(
         sequences, set_, phase=phase, batch=batch, prompt=prompt, output=1, policy=policy, parallel=parallel, weights=weights,
-        activations=activations, kv=kv, routing=routing, mla=mla, seed=seed,
+        activations=activations, kv=kv, routing=routing, mla=mla, seed=seed, stack=stack,
     )  # fmt: skip
     trace, device = _runs(model, [arch], job)[0]
     from hwsim.report.roofline import roofline_page, roofline_points
@@ -330,7 +334,7 @@ def _runs(model: str, archs: list[str], job: Job) -> list[tuple[Trace, Device]]:
     from hwsim.job import run as run_job
 
     network = load_model(model)
-    devices = [load_device(arch).with_values(job.set) for arch in archs]
+    devices = [job.configured(load_device(arch)) for arch in archs]
     return [(run_job(network, device, job), device) for device in devices]
 
 

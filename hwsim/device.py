@@ -228,6 +228,21 @@ class Device(_Part):
             raise InputError(f"{self.name}: {span} devices are not joined by any link; accepted: at most {longest}")
         return min(able)[1]
 
+    def with_stack(self, stack: str | None) -> Device:
+        """A copy whose kernels are those of a software stack ("vllm"); itself for None, or where it has no kernel models.
+
+        Raises InputError for a stack that none of its kernel models was fitted on.
+        """
+        timed = [
+            sets for family, sets in self.kernels.items() if family not in ("power", "vector")
+        ]  # those are by kind of kernel
+        known = sorted({name.split("-")[0] for sets in timed for one in sets for name in one.stacks})
+        if stack is None or not known:
+            return self
+        if stack not in known:
+            raise InputError(f"stack: {stack[:40]!r}; accepted for {self.name}: {', '.join(known)}")
+        return self.model_copy(update={"stack": stack})
+
     def with_values(self, values: Mapping[str, object]) -> Device:
         """A copy with numbers replaced, by dotted path: {"memories.hbm.bandwidth": "4.8 TB/s"}, or SI floats and arrays.
 

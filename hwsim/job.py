@@ -40,9 +40,9 @@ MAX_OUTPUT = 1_000_000  # decode steps that are priced at once
 
 @dataclass(frozen=True)
 class Job:
-    """What to run: phase, batch, lengths, number formats, routing, policy and parallel plan; all as a user types them.
+    """What to run: phase, batch, lengths, number formats, routing, policy, parallel plan, software stack; as a user types them.
 
-    Formats default to the model's config, policy and parallel plan to the device's file.
+    Formats default to the model's config, policy, parallel plan and stack to the device's file.
     """
 
     phase: Phase = "generate"
@@ -58,6 +58,7 @@ class Job:
     policy: str | Policy | None = None
     parallel: str | Plan | None = None
     mla: Mla = "auto"
+    stack: str | None = None
     set: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -71,6 +72,10 @@ class Job:
             _whole("seed", self.seed, 0, 2**63 - 1)
         if (self.phase == "mixed") != bool(self.sequences):
             raise InputError("phase mixed and a list of sequences (new tokens, context) need each other")
+
+    def configured(self, device: Device) -> Device:
+        """The device with the numbers and the software stack of this job."""
+        return device.with_values(self.set).with_stack(self.stack)
 
     def settings(self) -> dict[str, str]:
         """What is not left at its default, for reports."""
@@ -96,7 +101,7 @@ def run(model: Model | str, device: Device | str, job: Job | None = None, **chan
     model = load_model(model) if isinstance(model, str) else model
     device = load_device(device) if isinstance(device, str) else device
     job = replace(job or Job(), **changes)  # type: ignore[arg-type]
-    context = _Context(model, device.with_values(job.set), job)
+    context = _Context(model, job.configured(device), job)
     trace = context.generate() if job.phase == "generate" else context.one_pass()
     return replace(trace, model=model.name, arch=device.name, notes=(*model.notes, *context.notes(trace)))
 
@@ -109,7 +114,7 @@ def estimated(model: Model | str, device: Device | str, batch: Batch, job: Job |
     model = load_model(model) if isinstance(model, str) else model
     device = load_device(device) if isinstance(device, str) else device
     job = job or Job()
-    context = _Context(model, device.with_values(job.set), job)
+    context = _Context(model, job.configured(device), job)
     return estimate(context.rows(batch, replace(context.routing, draws=draws)), context.device)
 
 

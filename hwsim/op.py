@@ -404,13 +404,16 @@ class Lookup(Op):
 class Move(Op):
     """Bytes over a link: `sent` per device in one direction, in `hops` dependent steps that each pay the link's latency.
 
-    `span` is how many neighbouring devices the group reaches over; it decides which link carries it.
+    `ranks` devices take part; `span` is how many neighbouring devices the group reaches over and decides which link carries it.
+    `message` is the whole result of a gather or reduction, all that one device sends and keeps otherwise.
     """
 
     math: ClassVar[Math] = "move"
 
+    message: Array
     sent: Array
     hops: float
+    ranks: int
     span: int
 
     @property

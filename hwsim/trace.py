@@ -65,6 +65,11 @@ class TraceRow:
         """Where the row is drawn: its unit, and the rank where ranks do different work."""
         return f"{self.unit} rank {self.rank}" if self.rank else self.unit
 
+    @property
+    def moves(self) -> bool:
+        """Whether the row is a transfer over a link."""
+        return self.method.startswith("link")
+
     def shifted(self, by: float) -> TraceRow:
         """The same row, `by` seconds later."""
         return replace(

@@ -5,8 +5,8 @@
 The kernel's own account of tiles, waves and caches decides its time; the traffic that other units see is that of the op. An
 attention op is priced as that many equal sequences (its mean), experts as classes of equal load. In a network every layer has its
 own weights and cache, which pass through the L2 before they are used again: nothing of them survives (`copies` infinite,
-`resident` 0).
-Left out: vector ops and collectives, whose models are per kind of kernel and library; they are priced as rooflines and links.
+`resident` 0). Collectives over the link between neighbours (NVLink) are those of the library; over others, a link's latency and
+bandwidth. Left out: vector ops, whose models are per kind of kernel and library; they are priced as rooflines.
 """
 
 from __future__ import annotations
@@ -18,23 +18,26 @@ from typing import Any
 
 import numpy as np
 
+from hwsim.cost.link import transfer
 from hwsim.cost.roofline import roofline
 from hwsim.cost.terms import Cost
-from hwsim.device import Device, Unit
+from hwsim.device import Device, Link, Unit
 from hwsim.formats import bits, nbytes
 from hwsim.kernels.attention_decode import attention_decode
 from hwsim.kernels.attention_prefill import attention_prefill
 from hwsim.kernels.chip import Chip
+from hwsim.kernels.collective import collective
 from hwsim.kernels.gemm import gemm
 from hwsim.kernels.mla_decode import mla_decode
 from hwsim.kernels.mla_prefill import mla_prefill
 from hwsim.kernels.moe import moe
 from hwsim.kernels.sets import KernelSet, choose
-from hwsim.op import Array, AttentionOp, Experts, Gemm, Op, larger
+from hwsim.op import Array, AttentionOp, Experts, Gemm, Move, Op, larger
 
 KERNELS: Mapping[str, Callable[..., Array]] = {
     function.__name__: function for function in (gemm, attention_decode, attention_prefill, mla_decode, mla_prefill, moe)
 }
+_COLLECTIVES = {"all_to_all": "alltoall", "send": "send_recv"}
 _SIXTEEN = ("bf16", "fp16", "fp32")
 
 
@@ -59,6 +62,21 @@ def gpu(op: Op, name: str, unit: Unit, device: Device, home: Mapping[str, str]) 
     if chip is None:
         return cost
     return _taking(_seconds(call, chosen, chip), cost, device, f"kernel {call.family}")
+
+
+def measured_transfer(op: Move, name: str, device: Device) -> Cost:
+    """Cost of a move over the link `name`: by the collectives measured between neighbours, elsewhere by the link alone."""
+    link = device.links[name]
+    cost = transfer(op, name, link, device.memories[link.memory])
+    chosen = choose(device.kernels.get("collective", ()), device.stack, _COLLECTIVES.get(op.kind, op.kind))
+    if chosen is None or link is not nearest(device):
+        return cost
+    chip = chip_of(device, "fp4")  # any peak does: it computes nothing
+    if chip is None:
+        return cost
+    named = _COLLECTIVES.get(op.kind, op.kind)
+    seconds = collective(name=named, bytes=op.message, devices=float(max(op.ranks, 2)), chip=chip, p=chosen.parameters)
+    return _taking(seconds, cost, device, "link collective")
 
 
 def _taking(seconds: Array, cost: Cost, device: Device, method: str) -> Cost:
@@ -102,11 +120,16 @@ def _chip_of(device: Device, format: str) -> Chip | None:
     if unit is None or precision is None:
         return None
     vectors = [other.peak["fp32"] for other in device.units.values() if "vector" in other.does and "fp32" in other.peak]
-    near = min(device.links.values(), key=lambda link: link.reach, default=None)
+    near = nearest(device)
     return Chip(
         sms=float(unit.cores or 0), clock=unit.clock or 0.0, peak=unit.peak[precision], vector=vectors[0] if vectors else 0.0,
         dram=device.memories[unit.memory].bandwidth, l2=unit.cache or 0.0, link=near.bandwidth if near else 0.0,
     )  # fmt: skip
+
+
+def nearest(device: Device) -> Link | None:
+    """The link between neighbours."""
+    return min(device.links.values(), key=lambda link: link.reach, default=None)
 
 
 @singledispatch

@@ -7,7 +7,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
-from hwsim.cost.link import transfer
+from hwsim.cost.gpu import measured_transfer
 from hwsim.cost.terms import Cost
 from hwsim.device import Device, Unit
 from hwsim.errors import InputError
@@ -19,8 +19,7 @@ Physics = Callable[[Op, str, Unit, Device, Mapping[str, str]], Cost]
 def price(op: Op, unit: str, device: Device, home: Mapping[str, str]) -> Cost:
     """The cost of `op` on the unit or link named `unit`, its operands living in the memories of `home`."""
     if isinstance(op, Move):
-        link = device.links[unit]
-        return transfer(op, unit, link, device.memories[link.memory])
+        return measured_transfer(op, unit, device)
     part = device.units[unit]
     return physics(part.cost)(op, unit, part, device, home)
 

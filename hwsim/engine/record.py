@@ -95,7 +95,7 @@ def _bound(method: str, seconds: float, rounding: float, fixed: float, compute: 
     """
     if seconds > (fixed + max(compute, memory)) * (1 + 1e-9) + rounding:
         return SHARED
-    if method == "link":
+    if method.startswith("link"):
         return "link"
     if fixed > max(compute, memory):
         return "latency"

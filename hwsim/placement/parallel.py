@@ -168,7 +168,10 @@ def _exchange(op: Op, suffix: str, payload: Array, ranks: int, after: tuple[str,
         return [_move(op, suffix, "all_to_all", payload, ranks, ranks, after)]
     near = _move(op, f"{suffix}.near", "all_to_all", payload, ranks, inner, after)
     far = _move(op, suffix, "all_to_all", payload, ranks, ranks, after)
-    return [replace(near, sent=payload * (inner - 1) / ranks), replace(far, sent=payload * (ranks - inner) / ranks)]
+    return [
+        replace(near, message=payload * inner / ranks, sent=payload * (inner - 1) / ranks),
+        replace(far, sent=payload * (ranks - inner) / ranks),
+    ]
 
 
 def _reach(device: Device, ranks: int) -> int:
@@ -205,7 +208,7 @@ def _move(op: Op, suffix: str, kind: Collective, payload: Array, ranks: int, spa
     }[kind]
     return Move(
         name=f"{op.name}.{suffix}", kind=kind, after=after, block=op.block, repeat=op.repeat, stage=op.stage,
-        microbatch=op.microbatch, stream=op.stream, sent=payload * fraction, hops=hops, span=span,
+        microbatch=op.microbatch, stream=op.stream, message=payload, sent=payload * fraction, hops=hops, ranks=ranks, span=span,
     )  # fmt: skip
 
 

@@ -78,7 +78,7 @@ def _details(found: Sequence[Pass], limit: int) -> list[_Detail]:
 
 def _threads(trace: Trace) -> dict[tuple[int, str], int]:
     """(stage, lane) -> thread: units, by rank where ranks differ, then links."""
-    lanes = sorted({(row.stage, row.method == "link", row.rank, row.lane) for row in trace.rows if row.unit != STATIC})
+    lanes = sorted({(row.stage, row.moves, row.rank, row.lane) for row in trace.rows if row.unit != STATIC})
     return {(stage, lane): tid for tid, (stage, _, _, lane) in enumerate(lanes, start=2)}
 
 

@@ -15,7 +15,9 @@ NONE = "-"
 HOW = {
     "roofline": "launch overhead + the longer of operations / achievable peak and bytes / achievable bandwidth",
     "link": "hops x latency + bytes / achievable bandwidth of the link",
+    "link collective": "collective measured on GPUs of this generation (hwsim/kernels/collective.py)",
 }
+KERNEL = "kernel model fitted on GPUs of this generation (hwsim/kernels/{}.py)"
 
 
 @dataclass(frozen=True)
@@ -156,8 +158,13 @@ def _detail_line(line: Mapping[Any, Any], many_stages: bool) -> tuple[str, ...]:
 def how(trace: Trace) -> Shown:
     """Where the times come from: method, what it does, and its part of the time."""
     records = methods(trace).to_dict("records")
-    lines = [(row["method"] or NONE, HOW.get(row["method"], NONE), percent(row["share"])) for row in records]
+    lines = [(row["method"] or NONE, _how(row["method"]), percent(row["share"])) for row in records]
     return Shown(("method", "time is", "share of busy time"), lines, frozenset({2}))
+
+
+def _how(method: str) -> str:
+    family = method.removeprefix("kernel ")
+    return HOW.get(method, KERNEL.format(family) if family != method else NONE)
 
 
 def points(found: Sequence[Mapping[str, Any]], note: str) -> Shown:

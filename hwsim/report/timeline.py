@@ -85,7 +85,7 @@ def _pipeline(one: Pass) -> Bars:
         )
     blocks: dict[tuple[int, str, str], list[TraceRow]] = {}
     for row in one.rows:
-        blocks.setdefault((row.stage, row.block, row.lane if row.method == "link" else ""), []).append(row)
+        blocks.setdefault((row.stage, row.block, row.lane if row.moves else ""), []).append(row)
     return Bars(
         tuple(_merged(rows) for rows in blocks.values()),
         f"{whole}a bar is all ops of a block, coloured by the op that takes longest.",
@@ -125,7 +125,7 @@ def timeline_figure(bars: Bars, device: Device) -> go.Figure:
 def _lanes(rows: Sequence[TraceRow]) -> dict[tuple[int, str], str]:
     """(stage, lane) -> its label; units by stage and rank, links after the units."""
     stages = len({row.stage for row in rows}) > 1
-    found = sorted({(row.stage, row.method == "link", row.rank, row.lane) for row in rows})
+    found = sorted({(row.stage, row.moves, row.rank, row.lane) for row in rows})
     return {(stage, lane): safe(f"stage {stage} {lane}" if stages else lane, 24) for stage, _, _, lane in found}
 
 

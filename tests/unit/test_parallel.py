@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from hwsim.catalogue import load_device
+from hwsim.cost.gpu import chip_of
 from hwsim.device import Device, Link
 from hwsim.engine import estimate, simulate
 from hwsim.errors import CapacityError, InputError
 from hwsim.job import run
+from hwsim.kernels.collective import collective
 from hwsim.lowering.batch import decode, prefill
 from hwsim.lowering.moe import Routing
 from hwsim.lowering.transformer import lower
@@ -221,3 +223,29 @@ def test_collectives_draw_energy_of_the_memories_at_both_ends():
     trace = simulate(place(parallelize(lower(DENSE, decode(4, 10)), Plan(tp=4), device), device), device)
     row = next(row for row in trace.rows if row.kind == "all_reduce")
     assert row.joules["hbm"] == pytest.approx(row.bytes["hbm"] * float(device.memories["hbm"].energy))
+
+
+def test_collectives_between_neighbours_are_the_measured_ones_and_far_ones_the_links():
+    fits = next(
+        one for one in load_device("h100").kernels["collective"] if one.stacks == ("any",) and "all_reduce" in one.formats
+    )
+    chip = chip_of(load_device("h100"), "bf16")
+    for arch, method in (("8x-h100", "link collective"), ("8x-h100-ideal", "link")):
+        trace = run("llama-3.1-8b", arch, phase="decode", batch=16, parallel="tp=8")
+        row = next(row for row in trace.rows if row.kind == "all_reduce")
+        assert row.method == method
+        if method == "link collective":
+            one = collective(name="all_reduce", bytes=16 * 4096 * 2.0, devices=8.0, chip=chip, p=fits.parameters)
+            assert row.seconds / row.repeat == pytest.approx(one, rel=1e-9)
+    far = run("llama-3.1-70b", "16x-h100", phase="decode", batch=16, parallel="tp=16")
+    methods = {row.name.rsplit(".", 1)[-1]: row.method for row in far.rows if row.moves and ".out." in row.name}
+    assert methods == {"reduce_scatter": "link collective", "all_reduce": "link", "all_gather": "link collective"}
+
+
+def test_a_stack_picks_its_kernels_and_an_unknown_one_is_refused():
+    latency = {s: run("llama-3.1-8b", "h200", phase="decode", batch=32, stack=s).latency_s for s in (None, "vllm", "sglang")}
+    assert len(set(latency.values())) == 3
+    same = [run("llama-3.1-8b", "h200-ideal", phase="decode", stack=stack).latency_s for stack in (None, "vllm")]
+    assert same[0] == same[1]  # a roofline has no software
+    with pytest.raises(InputError, match="sglang"):
+        run("llama-3.1-8b", "h200", phase="decode", stack="decode")
