@@ -190,18 +190,26 @@ def check(
 def validate(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Measured tables.")],
     arch: Annotated[Path | None, typer.Option(metavar="DIR", help="Device files to look in first.")] = None,
+    report: Report = None,
     as_json: AsJson = False,
 ) -> None:
     """Measured tables against the kernel models: the error of each table, device, stack and format."""
+    from hwsim.fit.validate import points
     from hwsim.fit.validate import validate as validate_tables
 
     document = validate_tables(folder, arch)
+    if report is not None:
+        from hwsim.files import write_text
+        from hwsim.report.predicted import predicted_page
+
+        write_text(report, predicted_page(points(folder, arch), document))
     if as_json:
         _print_json(document)
         return
     from hwsim.report.text import validation_table
 
     _print(validation_table(document))
+    _print_written(report)
 
 
 @app.command()

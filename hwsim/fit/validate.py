@@ -14,6 +14,7 @@ from pkgutil import iter_modules
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from hwsim.cost.gpu import chip_of
@@ -43,6 +44,33 @@ def validate(folder: Path, arch: Path | None = None) -> dict[str, Any]:
     return {"rows": rows}
 
 
+def points(folder: Path, arch: Path | None = None, most: int = 1500) -> pd.DataFrame:
+    """About `most` rows of each family, for a figure: family, device, quantity, measured and predicted, in seconds or watts."""
+    device_of = finder(arch)
+    found = [
+        (group, device, values)
+        for path in sorted(folder.iterdir())
+        for group in groups(path)
+        if (device := device_of(group.device)) and (values := predicted(group, device)) is not None
+    ]
+    rows = {family: sum(g.rows for g, _, _ in found if _reported(g) == family) for family in {_reported(g) for g, _, _ in found}}
+    parts = [_thinned(group, device, values, most / rows[_reported(group)]) for group, device, values in found]
+    columns = ["family", "device", "quantity", "measured", "predicted"]
+    return pd.concat(parts) if parts else pd.DataFrame(columns=columns)
+
+
+def _thinned(group: Group, device: Device, values: NDArray[np.float64], part: float) -> pd.DataFrame:
+    """A part of a group's rows, evenly over the measured values."""
+    count = min(group.rows, max(2, round(group.rows * part)))
+    chosen = np.argsort(group.measured, kind="stable")[np.linspace(0, group.rows - 1, count).astype(int)]
+    names = {"family": _reported(group), "device": device.name, "quantity": group.quantity}
+    return pd.DataFrame(names | {"measured": group.measured[chosen], "predicted": values[chosen]})
+
+
+def _reported(group: Group) -> str:
+    return group.report or REPORTED.get(group.family, group.family)
+
+
 def readers() -> Mapping[str, Any]:
     """Table name -> reader: the public functions of hwsim/fit/tables."""
     found: dict[str, Any] = {}
@@ -61,8 +89,6 @@ def groups(path: Path) -> Iterator[Group]:
     reader = readers().get(path.stem)
     if reader is None or path.suffix not in (".parquet", ".csv"):
         return
-    import pandas as pd
-
     try:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
         yield from reader(table)
@@ -96,7 +122,7 @@ def _arguments(group: Group, chip: Chip) -> Mapping[str, Any]:
 def _lines(group: Group, device: Device | None) -> Iterator[dict[str, Any]]:
     line = {
         "table": group.table, "device": device.name if device else None, "source_device": group.device,
-        "family": group.report or REPORTED.get(group.family, group.family), "kernel": group.family, "stack": group.stack,
+        "family": _reported(group), "kernel": group.family, "stack": group.stack,
         "dtype": group.dtype, "quantity": group.quantity, "subset": group.subset, "n": group.rows, "mape": None,
     }  # fmt: skip
     found = predicted(group, device) if device else None
@@ -107,7 +133,7 @@ def _lines(group: Group, device: Device | None) -> Iterator[dict[str, Any]]:
     if group.quantity == "power":
         yield line | {"quantity": "energy"} | errors(found, group.measured) | {"bias": _summed(found, group)}
     for name, out in group.excluded.items():
-        if not out.all():
+        if not out.all() and (out.any() or not name.startswith("without")):  # a threshold is stated even where all rows pass
             yield line | {"subset": name, "n": int(np.count_nonzero(~out))} | errors(found[~out], group.measured[~out])
 
 

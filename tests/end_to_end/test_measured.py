@@ -123,3 +123,19 @@ def test_the_measured_tables_are_priced_and_kernel_models_stay_within_their_erro
     assert rows["n"].sum() > 700_000
     gemms = rows[(rows["table"] == "gemm_llm_kernels") & (rows["dtype"] == "bfloat16")]
     assert np.average(gemms["mape"], weights=gemms["n"]) < 0.09
+
+
+def test_the_report_draws_each_family_and_needs_no_network(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    both = [table("H100-SXM-80GB", predicted("h100")), table("Voodoo 5", 1.0)]
+    pd.concat(both).to_csv(data / "gemm_llm_kernels.csv", index=False)
+    page = tmp_path / "page.html"
+    assert hwsim("validate", str(data), "--report", str(page))[0] == 0
+    text = page.read_text()
+    assert f"{len(SHAPES)} of {len(SHAPES)} rows shown; MAPE 0.0 %" in text
+    assert "unknown: Voodoo 5" in text
+    assert "<script src" not in text
+    table("Voodoo 5", 1.0).to_csv(data / "gemm_llm_kernels.csv", index=False)  # nothing to draw
+    assert hwsim("validate", str(data), "--report", str(page))[0] == 0
+    assert "MAPE 0.0" not in page.read_text()
