@@ -225,6 +225,8 @@ def fit(
     from hwsim.files import write_text
     from hwsim.fit.calibrate import calibrate
 
+    if out.resolve() in {table.resolve() for table in tables}:
+        raise InputError(f"--out: {out} is one of the tables; accepted: another file")
     found = calibrate(tables, generation, arch)
     write_text(out, yaml.safe_dump(found, sort_keys=False, width=120))
     for family, sets in found["kernels"].items():

@@ -31,6 +31,7 @@ from hwsim.lowering.moe import Routing, read_routing
 from hwsim.lowering.transformer import Mla, lower
 from hwsim.placement import Plan, Policy, Row, parallelize, place, read_policy
 from hwsim.placement.parallel import read_plan
+from hwsim.placement.policy import plan_of
 from hwsim.trace import Trace
 
 Phase = Literal["prefill", "decode", "generate", "mixed"]
@@ -123,9 +124,10 @@ class _Context:
 
     def __init__(self, model: Model, device: Device, job: Job) -> None:
         self.model, self.device, self.job = model, device, job
-        plan, policy = job.parallel or device.parallel, job.policy or device.policy
-        self.plan = plan if isinstance(plan, Plan) else read_plan(plan, device, model.experts)
+        policy = job.policy or device.policy
         self.policy = read_policy(policy) if isinstance(policy, str) else policy
+        plan = job.parallel or (plan_of(policy) if isinstance(policy, str) else None) or device.parallel
+        self.plan = plan if isinstance(plan, Plan) else read_plan(plan, device, model.experts)
         met = self.plan.dp if self.plan.ep > 1 else 1
         self.routing = replace(read_routing(job.routing, job.seed if model.experts else None), replicas=met)
         self.precision = chosen_precision(model, job)

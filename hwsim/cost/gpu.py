@@ -38,6 +38,15 @@ KERNELS: Mapping[str, Callable[..., Array]] = {
     function.__name__: function for function in (gemm, attention_decode, attention_prefill, mla_decode, mla_prefill, moe)
 }
 _COLLECTIVES = {"all_to_all": "alltoall", "send": "send_recv"}
+# whose parameters stand in for a format that was not measured: the same arithmetic first
+_NEAR = {
+    "bf16": ("fp16", "fp32"), "fp16": ("bf16", "fp32"), "fp32": ("fp16", "bf16"), "fp8": ("int8", "fp8_block"),
+    "int8": ("fp8", "fp8_block"), "fp8_block": ("fp8",), "nvfp4": ("fp8",), "mxfp4": ("nvfp4", "fp8"),
+    "int4": ("nvfp4", "int8", "fp8"),
+    "fp8_wo": ("int8_wo", "bf16"), "int8_wo": ("bf16",), "int4_wo": ("bf16",), "mxfp4_wo": ("int4_wo", "bf16"),
+    "nvfp4_wo": ("int4_wo", "bf16"), "fp8_bf16": ("bf16",), "int8_bf16": ("bf16",), "int4_bf16": ("mxfp4_bf16", "bf16"),
+    "mxfp4_bf16": ("bf16",), "nvfp4_bf16": ("mxfp4_bf16", "bf16"), "fp8kv": ("bf16",),
+}  # fmt: skip
 _SIXTEEN = ("bf16", "fp16", "fp32")
 
 
@@ -49,19 +58,31 @@ class Call:
     format: str
     peak: str
     arguments: Mapping[str, Any]
+    when: Array = 1.0  # 0 where another kernel does it
 
 
 def gpu(op: Op, name: str, unit: Unit, device: Device, home: Mapping[str, str]) -> Cost:
     """Cost of `op` on a unit of a GPU."""
     cost = roofline(op, name, unit, device, home)
-    call = called(op)
-    chosen = choose(device.kernels.get(call.family, ()), device.stack, call.format) if call else None
-    if call is None or chosen is None:
+    priced = [(call, found) for call in called(op) if (found := _priced(call, device)) is not None]
+    if not priced:
         return cost
-    chip = chip_of(device, "fp8" if chosen.parameters.get("matrix_bits") == 8 else call.peak)
-    if chip is None:
-        return cost
-    return _taking(_seconds(call, chosen, chip), cost, device, f"kernel {call.family}")
+    (first, (seconds, format)), *others = priced
+    for call, (other, _) in others:
+        seconds = np.where(call.when, other, seconds)
+    precision = unit.precision_for(op.precision) or op.precision
+    method = f"kernel {first.family}" + ("" if format == first.format else f" as {format}")
+    return _taking(larger(seconds, op.ops / unit.peak[precision]), cost, device, method)
+
+
+def _priced(call: Call, device: Device) -> tuple[Array, str] | None:
+    """Seconds of a kernel by the nearest number format that was measured, and that format."""
+    for format in (call.format, *_NEAR.get(call.format, ())):
+        chosen = choose(device.kernels.get(call.family, ()), device.stack, format)
+        chip = chip_of(device, "fp8" if chosen.parameters.get("matrix_bits") == 8 else call.peak) if chosen else None
+        if chosen and chip:
+            return _seconds(call, chosen, chip), format
+    return None
 
 
 def measured_transfer(op: Move, name: str, device: Device) -> Cost:
@@ -133,59 +154,72 @@ def nearest(device: Device) -> Link | None:
 
 
 @singledispatch
-def called(op: Op) -> Call | None:
-    """The kernel that does an op, None for those without a kernel model."""
-    return None
+def called(op: Op) -> list[Call]:
+    """The kernels that may do an op; none for those without a kernel model."""
+    return []
 
 
 @called.register
-def _(op: Gemm) -> Call:
+def _(op: Gemm) -> list[Call]:
     weight_only = op.activations in _SIXTEEN and bits(op.weights) < 16
     eight = op.weights.startswith("int8") and op.activations.startswith("int8")
     plain = op.weights.split("_", maxsplit=1)[0]
     name = f"{plain}_wo" if weight_only else "int8" if eight else op.weights
-    return Call(
+    return [Call(
         "gemm", name, op.activations if weight_only else op.precision,
         {
             "m": op.m, "n": op.n, "k": op.k, "groups": op.groups, "a_bytes": nbytes(op.activations),
             "w_bytes": nbytes(op.weights), "o_bytes": nbytes(op.stream),
             "scaled": 128.0 if op.weights == "fp8_block" else float("inf"),
         },
-    )  # fmt: skip
+    )]  # fmt: skip
 
 
 @called.register
-def _(op: AttentionOp) -> Call:
-    few = larger(op.sequences, 1e-9)
-    new, seen = op.q_tokens / few, op.kv_tokens / few
-    shape = {"batch": op.sequences, "kv_len": seen, "heads": op.heads, "resident": 0.0}
-    decoding = np.all(np.less_equal(new, 1.0))
+def _(op: AttentionOp) -> list[Call]:
+    """Sequences of unequal length become equal ones that have as many new tokens, cached tokens and query-key pairs together."""
+    few, new = _equal(op)
     name = "fp8" if bits(op.kv) <= 8 else "bf16"
+    shape = {"batch": few, "kv_len": op.kv_tokens / few, "heads": op.heads, "resident": 0.0}
     if op.expanded:
         latent = {"nope": op.qk_dim - 64.0, "value": float(op.v_dim)}
-        return Call("mla_prefill", name, "bf16", shape | latent | {"q_len": new})
+        return [Call("mla_prefill", name, "bf16", shape | latent | {"q_len": new})]
     if op.qk_dim != op.v_dim:  # absorbed: one latent for all heads
         latent = {"kv_bytes": nbytes(op.kv), "latent": float(op.v_dim), "rope": float(op.qk_dim - op.v_dim)}
-        return Call("mla_decode", name, "bf16", shape | latent)
+        return [Call("mla_decode", name, "bf16", shape | latent)]
     shape |= {"kv_heads": op.kv_heads, "head_dim": float(op.qk_dim), "kv_bytes": nbytes(op.kv), "window": op.window}
-    if decoding:
-        return Call("attention_decode", name, "bf16", shape)
-    return Call("attention_prefill", "fp8kv" if name == "fp8" else name, "bf16", shape | {"q_len": new})
+    decoding = np.less_equal(op.q_tokens, op.sequences)
+    decode = Call("attention_decode", name, "bf16", shape, decoding)
+    prefill = Call("attention_prefill", "fp8kv" if name == "fp8" else name, "bf16", shape | {"q_len": new})
+    return [decode] if np.all(decoding) else [prefill, decode] if np.any(decoding) else [prefill]
+
+
+def _equal(op: AttentionOp) -> tuple[Array, Array]:
+    """How many equal causal sequences, and their new tokens: q new ones of kv have q kv - q (q - 1) / 2 pairs.
+
+    An encoder's sequences count as half as many of twice the length. A window bounds the pairs, so that the mean stands there.
+    """
+    few = larger(op.sequences, 1e-9)
+    if op.window:
+        return few, op.q_tokens / few
+    tokens = larger(op.q_tokens, 1e-9)
+    new = larger((op.pairs / tokens - 0.5) / (op.kv_tokens / tokens - 0.5), 1.0)
+    return tokens / new, new
 
 
 @called.register
-def _(op: Experts) -> Call:
+def _(op: Experts) -> list[Call]:
     """Experts of equal load are one class; the first axis is that of the classes."""
     classes, first, count = np.unique(op.tokens_per_expert, axis=0, return_index=True, return_counts=True)
     hit = op.hit[first]
     many = count.reshape(-1, *[1] * (classes.ndim - 1)) * hit
     sixteen = op.activations in _SIXTEEN
     name = op.weights if not sixteen or op.weights in _SIXTEEN else f"{op.weights.split('_', maxsplit=1)[0]}_bf16"
-    return Call(
+    return [Call(
         "moe", name, op.activations if sixteen else op.precision,
         {
             "load": classes / np.maximum(hit, 1e-12), "count": many, "tokens": op.tokens, "topk": op.pairs / op.tokens,
             "hidden": float(op.hidden), "inter": op.inner, "matrices": float(op.matrices), "local": float(op.experts),
             "weight_bytes": nbytes(op.weights), "activation_bytes": nbytes(op.activations),
         },
-    )  # fmt: skip
+    )]  # fmt: skip

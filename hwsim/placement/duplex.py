@@ -30,6 +30,7 @@ from hwsim.op import Array, AttentionOp, Experts, Op
 from hwsim.placement.policy import ALL, Part, Policy, able, homes
 
 TOGETHER = "xpu|pim"  # the queue of units that take turns
+PLANS = {"pe_et": "et"}
 _ALLOCATIONS = {"spaces": "by space", "free": "one by one", "striped": "never"}
 
 
@@ -41,6 +42,11 @@ def faster() -> Policy:
 def pe(allocation: str = "spaces", kv: str = "apart") -> Policy:
     """Expert and attention co-processing."""
     return _duplex(_split_of(allocation), _overlap_of(kv))
+
+
+def pe_et(allocation: str = "spaces", kv: str = "apart") -> Policy:
+    """Co-processing with experts divided over the devices of a node: `pe` under the plan `et`."""
+    return pe(allocation, kv)
 
 
 def pe_experts(allocation: str = "spaces") -> Policy:

@@ -157,6 +157,14 @@ def read_policy(text: str) -> Policy:
     return make(**_arguments(text, make, given))
 
 
+def plan_of(text: str) -> str | None:
+    """The parallel plan that a policy comes with, by `PLANS` of its file; None for most."""
+    file, _, function = text.partition(":")[0].replace("-", "_").rpartition(".")
+    module = import_module(f"hwsim.placement.{file or Path(__file__).stem}")
+    found: str | None = getattr(module, "PLANS", {}).get(function)
+    return found
+
+
 def _named(name: str) -> Callable[..., Policy] | None:
     file, _, function = name.replace("-", "_").rpartition(".")
     path = Path(__file__).with_name(f"{file or Path(__file__).stem}.py")

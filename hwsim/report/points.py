@@ -38,8 +38,8 @@ def _point(line: Mapping[Any, Any], device: Device, copies: float) -> dict[str, 
 
 
 def reached(unit: Unit, precision: str) -> float:
-    """op/s that kernels reach: the flat part of the roof."""
-    return float(unit.peak[precision] * unit.efficiency)
+    """op/s that kernels reach, the flat part of the roof: the datasheet's peak where kernel models say how near they come."""
+    return float(unit.peak[precision] * (1.0 if unit.cost == "gpu" else unit.efficiency))
 
 
 def left_out(trace: Trace, device: Device) -> list[str]:

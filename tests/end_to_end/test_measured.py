@@ -109,6 +109,16 @@ def test_a_bad_table_is_refused_by_name(tmp_path, content):
     assert "gemm_llm_kernels.csv" in err
 
 
+def test_a_fit_never_writes_over_its_table(tmp_path):
+    path = tmp_path / "gemm_llm_kernels.csv"
+    table("H200", predicted("h200")).to_csv(path, index=False)
+    before = path.read_bytes()
+    status, _, err = hwsim("fit", str(path), "--out", str(tmp_path / "x" / ".." / path.name))
+    assert status == 2
+    assert "--out" in err
+    assert path.read_bytes() == before
+
+
 def test_an_empty_folder_is_refused(tmp_path):
     assert hwsim("validate", str(tmp_path))[0] == 2
     assert hwsim("fit", str(tmp_path / "nothing.csv"), "--out", str(tmp_path / "x.yaml"))[0] == 2

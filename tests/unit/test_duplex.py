@@ -209,3 +209,11 @@ def test_many_draws_at_once_are_the_draws():
 def test_policies_that_are_refused(text):
     with pytest.raises(InputError, match="accepted"):
         read_policy(text)
+
+
+def test_the_policy_with_expert_tensor_parallelism_brings_its_plan():
+    job = {"phase": "decode", "batch": 32, "prompt": 512, "seed": 1}
+    one = run("mixtral-8x7b", "4x-duplex", policy="duplex.pe-et", **job)
+    two = run("mixtral-8x7b", "4x-duplex", policy="duplex.pe", parallel="et", **job)
+    assert one.latency_s == two.latency_s == run("mixtral-8x7b", "4x-duplex-pe-et", **job).latency_s
+    assert one.latency_s != run("mixtral-8x7b", "4x-duplex", policy="duplex.pe-et", parallel="ep", **job).latency_s

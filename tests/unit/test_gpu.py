@@ -1,0 +1,76 @@
+"""Networks on measured GPUs: what the kernel models are asked, and what no kernel may do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hwsim.catalogue import load_device, names
+from hwsim.job import Job, estimated, run
+from hwsim.lowering.batch import prefill
+
+GPUS = [name for name in names("arch") if any(unit.cost == "gpu" for unit in load_device(name).units.values())]
+
+
+def roomy(name: str):
+    device = load_device(name)
+    return device.with_values({f"memories.{memory}.capacity": 1e15 for memory, part in device.memories.items() if part.capacity})
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+@pytest.mark.parametrize(
+    ("model", "job"),
+    [
+        ("llama-3.1-8b", {"phase": "mixed", "sequences": ((8192, 0), *[(2, 0)] * 40)}),
+        ("llama-3.1-8b", {"phase": "mixed", "sequences": ((2048, 6000), (1, 30000), *[(1, 10)] * 30)}),
+        ("deepseek-v2-lite", {"phase": "mixed", "sequences": ((8192, 0), *[(2, 0)] * 40)}),
+        ("bert-base", {"phase": "prefill", "batch": 32, "prompt": 512}),
+        ("qwen3-30b-a3b", {"phase": "decode", "batch": 64}),
+    ],
+)
+def test_nothing_beats_the_datasheet(gpu, model, job):
+    """Operations at the peak of the datasheet, row by row."""
+    device = roomy(gpu)
+    for row in run(model, device, **job).rows:
+        unit = device.units.get(row.unit)
+        precision = unit.precision_for(row.precision) if unit and row.precision else None
+        if precision and unit.cost == "gpu":
+            assert row.seconds >= row.op / unit.peak[precision] * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("gpu", ["h100", "a100", "b200"])
+@pytest.mark.parametrize("model", ["llama-3.1-8b", "deepseek-v2-lite"])
+def test_a_batch_with_more_sequences_takes_no_less(gpu, model):
+    device = roomy(gpu)
+    one = run(model, device, phase="mixed", sequences=((16384, 0),)).latency_s
+    more = run(model, device, phase="mixed", sequences=((16384, 0), *[(2, 0)] * 63)).latency_s
+    assert one <= more < 1.2 * one
+
+
+def test_an_encoder_does_the_work_of_a_causal_one_of_twice_the_length_and_half_the_batch():
+    kernel, ideal = (run("bert-base", arch, phase="prefill", batch=64, prompt=512) for arch in ("h100", "h100-ideal"))
+    attention = {trace.arch: next(row for row in trace.rows if "attention" in row.kind).seconds for trace in (kernel, ideal)}
+    assert attention["h100-ideal"] <= attention["h100"] < 10 * attention["h100-ideal"]
+
+
+@pytest.mark.parametrize("gpu", ["h100", "b200", "a100"])
+def test_an_array_that_holds_prompts_of_one_token_is_its_scalars(gpu):
+    lengths = np.array([1.0, 100.0, 3000.0])
+    many = estimated("llama-3.1-8b", gpu, prefill(2, lengths)).latency_s
+    assert many == pytest.approx([float(estimated("llama-3.1-8b", gpu, prefill(2, n)).latency_s) for n in lengths], rel=1e-9)
+
+
+@pytest.mark.parametrize("model", ["qwen3-30b-a3b", "llama-3.1-8b"])
+def test_smaller_weights_do_not_speed_up_the_same_arithmetic(model):
+    """Prefill is bound by arithmetic: weights that are widened to 16 bits save bytes, not time."""
+    device = roomy("h100")
+    latency = {
+        weights: run(model, device, phase="prefill", batch=4, prompt=2048, weights=weights, activations="bf16").latency_s
+        for weights in ("bf16", "fp8", "int8", "int4_g128")
+    }
+    assert all(0.9 * latency["bf16"] < one < 2 * latency["bf16"] for one in latency.values())
+
+
+def test_a_format_that_was_not_measured_says_whose_numbers_it_takes():
+    methods = {row.method for row in run("llama-3.1-8b", "h100", Job(weights="int8", activations="int8"), phase="prefill").rows}
+    assert "kernel gemm as fp8" in methods
