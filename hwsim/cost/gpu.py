@@ -22,6 +22,7 @@ from hwsim.cost.link import transfer
 from hwsim.cost.roofline import roofline
 from hwsim.cost.terms import Cost
 from hwsim.device import Device, Link, Unit
+from hwsim.errors import InputError
 from hwsim.formats import bits, nbytes
 from hwsim.kernels.attention_decode import attention_decode
 from hwsim.kernels.attention_prefill import attention_prefill
@@ -115,6 +116,14 @@ def _taking(seconds: Array, cost: Cost, device: Device, method: str) -> Cost:
 
 
 def _seconds(call: Call, chosen: KernelSet, chip: Chip) -> Array:
+    try:
+        return _asked(call, chosen, chip)
+    except (ArithmeticError, KeyError) as error:
+        accepted = "numbers that the family can compute with"
+        raise InputError(f"kernels.{call.family}: {chosen.fitted[:60]!r}: {error!r}; accepted: {accepted}") from error
+
+
+def _asked(call: Call, chosen: KernelSet, chip: Chip) -> Array:
     arguments = tuple(sorted(call.arguments.items()))
     if chip.plain and all(isinstance(value, float | int) for _, value in arguments):
         return _remembered(call.family, chosen, chip, arguments)

@@ -26,7 +26,8 @@ from hwsim.errors import InputError
 from hwsim.fit.devices import finder
 from hwsim.fit.error import errors
 from hwsim.fit.group import Group
-from hwsim.fit.validate import groups, priced
+from hwsim.fit.read import groups
+from hwsim.fit.validate import priced
 from hwsim.kernels.chip import Parameter
 from hwsim.kernels.sets import KernelSet, choose, families, stated
 from hwsim.quantity import show
@@ -167,9 +168,12 @@ def _least(seen: Sequence[_Rows], family: str, start: Mapping[str, float], free:
     low, high = back(one.low for one in free), back(one.high for one in free)
     first = np.clip(back(one.start for one in free), low + 1e-9 * (high - low), high - 1e-9 * (high - low))
     width = np.maximum(high - low, 1e-30)
-    best = least_squares(
-        residuals, first, bounds=(low, high), loss="soft_l1", f_scale=_LOSS, x_scale=width, diff_step=1e-4, max_nfev=60
-    )
+    try:
+        best = least_squares(
+            residuals, first, bounds=(low, high), loss="soft_l1", f_scale=_LOSS, x_scale=width, diff_step=1e-4, max_nfev=60
+        )
+    except ValueError as error:
+        raise InputError(f"{seen[0].group.table}: {error}; accepted: rows that take some time") from error
     return dict(zip((one.name for one in free), map(float, forth(best.x)), strict=True))
 
 
@@ -199,4 +203,5 @@ def _provenance(seen: Sequence[_Rows], unseen: Sequence[_Rows], how: str, found:
         rows = sum(one.group.rows for one in unseen)
         judged = f"{how}: MAPE {100 * error['mape']:.1f} %, median {100 * error['median']:.1f} % of {rows:,} rows"
     count = sum(one.group.rows for one in seen)
-    return f"{tables}, {devices}: {min(count, ROWS):,} of {count:,} rows; {judged}"
+    used = sum(min(one.group.rows, ROWS // len(seen)) for one in seen)
+    return f"{tables}, {devices}: {used:,} of {count:,} rows; {judged}"

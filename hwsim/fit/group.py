@@ -44,7 +44,7 @@ class Group:
 
 def split(table: pd.DataFrame, *columns: str) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
     """Rows with equal words in `columns`, with those words."""
-    for words, rows in table.groupby(list(columns), observed=True, sort=True):
+    for words, rows in table.groupby(list(columns), observed=True, sort=True, dropna=False):
         yield tuple(map(str, words)), rows
 
 

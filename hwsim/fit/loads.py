@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 
 _DRAWS = 16
 _EDGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+_MOST = 1_000_000
 _KEY = ["num_tokens", "topk", "num_experts", "moe_ep", "routing"]
 _NON_GATED = (
     (2688, 1856, 6, 128), (4096, 2688, 22, 512), (8192, 5120, 22, 512), (1024, 2688, 22, 512), (2048, 5120, 22, 512),
@@ -52,6 +53,8 @@ def loads(rows: pd.DataFrame) -> tuple[Floats, Floats]:
 
 @lru_cache(maxsize=16384)
 def _classes_of(tokens: int, topk: int, experts: int, ranks: int, routing: str) -> tuple[Floats, Floats]:
+    if not (0 < tokens <= _MOST and 0 < topk <= experts <= _MOST and ranks > 0 and experts % ranks == 0):
+        raise ValueError(f"{tokens} tokens to {topk} of {experts} experts on {ranks} ranks cannot be dealt")
     if routing == "balanced":
         return classes(balanced(tokens, topk, experts, ranks))
     return classes(power_law(tokens, topk, experts, ranks, float(routing.removeprefix("power_law_"))))

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,10 @@ from numpy.typing import NDArray
 from hwsim.cost.gpu import chip_of
 from hwsim.device import Device
 from hwsim.errors import InputError
-from hwsim.fit import tables
 from hwsim.fit.devices import finder
 from hwsim.fit.error import errors
 from hwsim.fit.group import Group
+from hwsim.fit.read import groups, known_tables, readers
 from hwsim.kernels.chip import Chip
 from hwsim.kernels.sets import KernelSet, choose
 
@@ -38,7 +37,7 @@ def validate(folder: Path, arch: Path | None = None) -> dict[str, Any]:
     if not folder.is_dir():
         raise InputError(f"{folder}: not a folder; accepted: a folder of measured tables (.parquet, .csv)")
     device_of = finder(arch)
-    rows = [row for path in sorted(folder.iterdir()) for group in groups(path) for row in _lines(group, device_of(group.device))]
+    rows = [row for path in known_tables(folder) for group in groups(path) for row in _lines(group, device_of(group.device))]
     if not rows:
         raise InputError(f"{folder}: holds no table that is known; accepted: {', '.join(sorted(readers()))}")
     return {"rows": rows}
@@ -49,7 +48,7 @@ def points(folder: Path, arch: Path | None = None, most: int = 1500) -> pd.DataF
     device_of = finder(arch)
     found = [
         (group, device, values)
-        for path in sorted(folder.iterdir())
+        for path in known_tables(folder)
         for group in groups(path)
         if (device := device_of(group.device)) and (values := predicted(group, device)) is not None
     ]
@@ -71,31 +70,6 @@ def _reported(group: Group) -> str:
     return group.report or REPORTED.get(group.family, group.family)
 
 
-def readers() -> Mapping[str, Any]:
-    """Table name -> reader: the public functions of hwsim/fit/tables."""
-    found: dict[str, Any] = {}
-    for file in iter_modules(tables.__path__):
-        module = import_module(f"{tables.__name__}.{file.name}")
-        found |= {
-            name: value
-            for name, value in vars(module).items()
-            if getattr(value, "__module__", "") == module.__name__ and name[0] != "_"
-        }
-    return found
-
-
-def groups(path: Path) -> Iterator[Group]:
-    """The groups of one file; none for a file that is not a known table."""
-    reader = readers().get(path.stem)
-    if reader is None or path.suffix not in (".parquet", ".csv"):
-        return
-    try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-        yield from reader(table)
-    except (KeyError, ValueError) as error:
-        raise InputError(f"{path}: {str(error)[:200]}; accepted: the columns of the table's README") from error
-
-
 def predicted(group: Group, device: Device) -> NDArray[np.float64] | None:
     """Seconds (or watts) of every row, None where the device has no model for them."""
     chosen = choose(device.kernels.get(group.family, ()), group.stack, group.format)
@@ -108,7 +82,13 @@ def priced(group: Group, device: Device, chosen: KernelSet) -> NDArray[np.float6
     if chip is None:
         return None
     model = getattr(import_module(f"hwsim.kernels.{group.family}"), group.family)
-    return np.broadcast_to(model(**_arguments(group, chip), chip=chip, p=chosen.parameters), group.measured.shape)
+    with np.errstate(all="ignore"):
+        found = model(**_arguments(group, chip), chip=chip, p=chosen.parameters)
+    if not np.all(np.isfinite(found)):
+        raise InputError(
+            f"{group.table}: a row of {group.device} is beyond the {group.family} model; accepted: shapes of real calls"
+        )
+    return np.broadcast_to(found, group.measured.shape)
 
 
 def _arguments(group: Group, chip: Chip) -> Mapping[str, Any]:

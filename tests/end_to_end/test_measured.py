@@ -101,6 +101,59 @@ def test_bad_kernel_models_are_refused_by_name(tmp_path, kernels, word):
     assert word in err
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("latency_s", 0.0),
+        ("latency_s", -1.0),
+        ("latency_s", np.nan),
+        ("latency_s", np.inf),
+        ("m", 0),
+        ("n", np.nan),
+        ("k", 1e300),
+    ],
+)
+def test_a_number_that_nobody_can_have_measured_is_refused(tmp_path, column, value):
+    path = tmp_path / "gemm_llm_kernels.csv"
+    rows = table("H200", predicted("h200"))
+    rows[column] = rows[column].astype(float)
+    rows.loc[3, column] = value
+    rows.to_csv(path, index=False)
+    for command in (("validate", str(tmp_path), "--json"), ("fit", str(path), "--out", str(tmp_path / "x.yaml"))):
+        status, out, err = hwsim(*command)
+        assert (status, out) == (2, "")
+        assert "gemm_llm_kernels.csv" in err
+        assert "accepted" in err
+
+
+@pytest.mark.parametrize(("column", "value"), [("num_experts", 0), ("topk", 900), ("moe_ep", 0), ("num_tokens", -5)])
+def test_experts_that_cannot_be_dealt_are_refused(tmp_path, column, value):
+    row = {
+        "gpu": "H200", "fw": "vllm", "quant": "bfloat16", "kernel_source": "triton", "num_tokens": 64, "hidden_size": 2048,
+        "inter_size": 768, "topk": 8, "num_experts": 128, "moe_tp": 1, "moe_ep": 1, "routing": "power_law_1.2", "latency_s": 1e-4,
+    }  # fmt: skip
+    pd.DataFrame([row | {column: value}]).to_csv(tmp_path / "moe_kernels.csv", index=False)
+    status, _, err = hwsim("validate", str(tmp_path))
+    assert status == 2
+    assert "moe_kernels.csv" in err
+
+
+def test_a_row_without_a_name_is_a_row(tmp_path):
+    rows = table("H200", predicted("h200"))
+    rows.loc[0, "gpu"] = None
+    rows.to_csv(tmp_path / "gemm_llm_kernels.csv", index=False)
+    assert sum(row["n"] for row in document("validate", str(tmp_path))["rows"]) == len(SHAPES)
+
+
+def test_a_table_of_absurd_width_or_that_is_a_pipe_is_refused(tmp_path):
+    path = tmp_path / "gemm_llm_kernels.csv"
+    path.write_text("a," * 100_000 + "\n")
+    assert hwsim("validate", str(tmp_path))[0] == 2
+    path.unlink()
+    os.mkfifo(path)
+    assert hwsim("validate", str(tmp_path))[0] == 2
+
+
 @pytest.mark.parametrize("content", ["gpu,fw\n1,2\n", "\x00\x01", ""])
 def test_a_bad_table_is_refused_by_name(tmp_path, content):
     (tmp_path / "gemm_llm_kernels.csv").write_text(content)

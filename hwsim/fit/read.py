@@ -1,0 +1,86 @@
+"""Reading measured tables, also a stranger's: what is no table, or holds a number that nobody can have measured, is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hwsim.errors import InputError
+from hwsim.fit import tables
+from hwsim.fit.group import Group
+
+MAX_BYTES = 1 << 30
+MAX_HEADER = 1 << 16
+_LARGEST = 1e15
+_MAY_BE_ZERO = frozenset({"window", "resident", "quantised", "load", "count", "ops", "rows", "bytes"})
+_MAY_BE_ENDLESS = frozenset({"scaled", "copies"})
+
+
+def readers() -> Mapping[str, Any]:
+    """Table name -> reader: the public functions of hwsim/fit/tables."""
+    found: dict[str, Any] = {}
+    for file in iter_modules(tables.__path__):
+        module = import_module(f"{tables.__name__}.{file.name}")
+        found |= {
+            name: value
+            for name, value in vars(module).items()
+            if getattr(value, "__module__", "") == module.__name__ and name[0] != "_"
+        }
+    return found
+
+
+def known_tables(folder: Path) -> list[Path]:
+    """The files of a folder that are named like a table. InputError where two are the same table."""
+    found = [path for path in sorted(folder.iterdir()) if path.suffix in (".parquet", ".csv") and path.stem in readers()]
+    twice = [b for a, b in pairwise(found) if a.stem == b.stem]
+    if twice:
+        raise InputError(f"{twice[0]}: the table is there as .csv and as .parquet; accepted: one of them")
+    return found
+
+
+def groups(path: Path) -> Iterator[Group]:
+    """The groups of one table. InputError for what cannot be read or cannot have been measured."""
+    if path.stem not in readers():
+        raise InputError(f"{path}: no table is named {path.stem[:40]!r}; accepted: {', '.join(sorted(readers()))}")
+    _ordinary(path)
+    try:
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+        yield from (_checked(group, path) for group in readers()[path.stem](table))
+    except KeyError as error:
+        raise InputError(
+            f"{path}: {str(error)[:200]} is no column or word of it; accepted: those of the table's README"
+        ) from error
+    except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
+        raise InputError(f"{path}: {str(error)[:200]}; accepted: the columns of the table's README") from error
+
+
+def _ordinary(path: Path) -> None:
+    """A regular file of a size and width that fits."""
+    if not path.is_file():
+        raise InputError(f"{path}: not a file; accepted: a table of measured rows (.parquet, .csv)")
+    if path.stat().st_size > MAX_BYTES:
+        raise InputError(f"{path}: {path.stat().st_size} bytes; accepted: at most {MAX_BYTES}")
+    if path.suffix == ".csv":
+        with path.open("rb") as file:
+            if b"\n" not in (start := file.read(MAX_HEADER)) and len(start) == MAX_HEADER:
+                raise InputError(f"{path}: line 1 is longer than {MAX_HEADER} bytes; accepted: the columns of the table's README")
+
+
+def _checked(group: Group, path: Path) -> Group:
+    for name, values in {"measured": group.measured, **group.arguments}.items():
+        if isinstance(values, str):
+            continue
+        low = 0.0 if name in _MAY_BE_ZERO else np.nextafter(0.0, 1.0)
+        found = np.asarray(values, dtype=float)
+        good = (found >= low) & ((found <= _LARGEST) | (np.isposinf(found) & (name in _MAY_BE_ENDLESS)))
+        if not good.all():
+            wrong = f"{name} {found[~good].flat[0]:g} of {group.device[:40]}"
+            raise InputError(f"{path}: {wrong}; accepted: a number {'of 0' if low == 0.0 else 'above 0'} to {_LARGEST:g}")
+    return group
