@@ -169,7 +169,8 @@ class AttentionOp(Op):
     `pairs` query-key pairs over all sequences, `q_tokens` new tokens, `kv_tokens` cached tokens read, `cached_tokens` kept
     afterwards (more than is read where a sliding window keeps all). Per KV head and token `kv_dim` elements are read: K and V,
     or the latent for absorbed MLA. `expanded`: K and V were rebuilt per head (MLA prefill) and are read as activations, while
-    the cache holds `cache_width` elements. `window` is the sliding window, 0 for none. Left out: softmax's own operations (about
+    the cache holds `cache_width` elements. For MLA `latent` and `rope` are the widths of the latent and of the key that all heads
+    share, 0 for other attention. `window` is the sliding window, 0 for none. Left out: softmax's own operations (about
     5 per pair and head on the vector unit).
     """
 
@@ -187,6 +188,8 @@ class AttentionOp(Op):
     kv_dim: int
     cache_width: Array
     window: float = 0.0
+    latent: int = 0
+    rope: int = 0
     kv: str = "bf16"
     expanded: bool = False
 

@@ -1,9 +1,10 @@
 """Measured GPUs: kernel models fitted on an architecture generation, picked by what the op is; a roofline where none was fitted.
 
-    alone = max(seconds of the kernel, bytes / datasheet bandwidth)        energy as `roofline`
+    alone = max(seconds of the kernel, bytes / datasheet bandwidth, operations / datasheet peak)        energy as `roofline`
 
 The kernel's own account of tiles, waves and caches decides its time; the traffic that other units see is that of the op. An
-attention op is priced as that many equal sequences (its mean), experts as classes of equal load. In a network every layer has its
+attention op is priced as equal sequences that have its tokens and its query-key pairs, experts as classes of equal load. A format
+that was not measured takes the numbers of the nearest one, and says so. In a network every layer has its
 own weights and cache, which pass through the L2 before they are used again: nothing of them survives (`copies` infinite,
 `resident` 0). Collectives over the link between neighbours (NVLink) are those of the library; over others, a link's latency and
 bandwidth. Left out: vector ops, whose models are per kind of kernel and library; they are priced as rooflines.
@@ -90,14 +91,13 @@ def measured_transfer(op: Move, name: str, device: Device) -> Cost:
     """Cost of a move over the link `name`: by the collectives measured between neighbours, elsewhere by the link alone."""
     link = device.links[name]
     cost = transfer(op, name, link, device.memories[link.memory])
-    chosen = choose(device.kernels.get("collective", ()), device.stack, _COLLECTIVES.get(op.kind, op.kind))
-    if chosen is None or link is not nearest(device):
-        return cost
-    chip = chip_of(device, "fp4")  # any peak does: it computes nothing
-    if chip is None:
-        return cost
     named = _COLLECTIVES.get(op.kind, op.kind)
-    seconds = collective(name=named, bytes=op.message, devices=float(max(op.ranks, 2)), chip=chip, p=chosen.parameters)
+    chosen = choose(device.kernels.get("collective", ()), device.stack, named)
+    chip = chip_of(device, "fp4") if chosen else None  # any peak does: it computes nothing
+    if chosen is None or chip is None or link is not nearest(device):
+        return cost
+    both = float(max(op.ranks, 2))  # a send names one rank, and has a receiver
+    seconds = collective(name=named, bytes=op.message, devices=both, chip=chip, p=chosen.parameters)
     return _taking(seconds, cost, device, "link collective")
 
 
@@ -190,12 +190,12 @@ def _(op: AttentionOp) -> list[Call]:
     few, new = _equal(op)
     name = "fp8" if bits(op.kv) <= 8 else "bf16"
     shape = {"batch": few, "kv_len": op.kv_tokens / few, "heads": op.heads, "resident": 0.0}
+    latent = {"latent": float(op.latent), "rope": float(op.rope)}
     if op.expanded:
-        latent = {"nope": op.qk_dim - 64.0, "value": float(op.v_dim)}
-        return [Call("mla_prefill", name, "bf16", shape | latent | {"q_len": new})]
-    if op.qk_dim != op.v_dim:  # absorbed: one latent for all heads
-        latent = {"kv_bytes": nbytes(op.kv), "latent": float(op.v_dim), "rope": float(op.qk_dim - op.v_dim)}
-        return [Call("mla_decode", name, "bf16", shape | latent)]
+        per_head = {"nope": float(op.qk_dim - op.rope), "value": float(op.v_dim), "q_len": new}
+        return [Call("mla_prefill", name, "bf16", shape | latent | per_head)]
+    if op.latent:  # absorbed: one latent for all heads
+        return [Call("mla_decode", name, "bf16", shape | latent | {"kv_bytes": nbytes(op.kv)})]
     shape |= {"kv_heads": op.kv_heads, "head_dim": float(op.qk_dim), "kv_bytes": nbytes(op.kv), "window": op.window}
     decoding = np.less_equal(op.q_tokens, op.sequences)
     decode = Call("attention_decode", name, "bf16", shape, decoding)

@@ -29,7 +29,7 @@ from hwsim.fit.group import Group
 from hwsim.fit.read import groups
 from hwsim.fit.validate import priced
 from hwsim.kernels.chip import Parameter
-from hwsim.kernels.sets import KernelSet, choose, families, stated
+from hwsim.kernels.sets import KernelSet, choose, families, fitted_parameters, stated
 from hwsim.quantity import show
 
 ROWS = 3000
@@ -78,7 +78,7 @@ def fitted(rows: Sequence[_Rows]) -> dict[str, Any]:
     free = _free(family, start)
     found = {**start, **_least(seen, family, start, free)}
     written = {name: show(found[name], one.unit) for name, one in known.items()}
-    chosen = {name for name in known if name not in _parameters(family)}
+    chosen = {name for name in known if name not in fitted_parameters(family)}
     return {
         "fitted": _provenance(seen, unseen, how, found),
         "parameters": {name: text for name, text in written.items() if name not in chosen},
@@ -137,14 +137,8 @@ def _start(rows: _Rows, known: Mapping[str, Parameter]) -> dict[str, float]:
     return dict(used.parameters) if used else {name: one.start for name, one in known.items()}
 
 
-def _parameters(family: str) -> Mapping[str, Parameter]:
-    from importlib import import_module
-
-    return {one.name: one for one in import_module(f"hwsim.kernels.{family}").PARAMETERS}
-
-
 def _free(family: str, start: Mapping[str, float]) -> list[Parameter]:
-    return [one for one in _parameters(family).values() if one.low <= start[one.name] <= one.high]
+    return [one for one in fitted_parameters(family).values() if one.low <= start[one.name] <= one.high]
 
 
 def _least(seen: Sequence[_Rows], family: str, start: Mapping[str, float], free: Sequence[Parameter]) -> dict[str, float]:

@@ -43,10 +43,15 @@ def families() -> tuple[str, ...]:
     return tuple(stem for stem in stems if hasattr(import_module(f"hwsim.kernels.{stem}"), "PARAMETERS"))
 
 
+def fitted_parameters(family: str) -> Mapping[str, Parameter]:
+    """The numbers of a family that a fit may move."""
+    return {one.name: one for one in import_module(f"hwsim.kernels.{family}").PARAMETERS}
+
+
 def stated(family: str) -> Mapping[str, Parameter]:
     """Every number that a set of `family` may hold: fitted parameters and the choice of kernel."""
     module = import_module(f"hwsim.kernels.{family}")
-    return {one.name: one for one in (*module.PARAMETERS, *getattr(module, "SELECTION", ()))}
+    return {**fitted_parameters(family), **{one.name: one for one in getattr(module, "SELECTION", ())}}
 
 
 def kernel_sets(family: str, raw: Any, where: str) -> tuple[KernelSet, ...]:

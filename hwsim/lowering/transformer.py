@@ -210,7 +210,7 @@ class _Builder:
         ready = self._gemm(f"absorb_q.{name}", "absorb", a.kv_rank, a.nope_dim, weights, "heads", **per_head)
         self._attention_op(
             f"attention.{name}", groups, a.window, ready, heads=a.heads, kv_heads=1, qk_dim=a.kv_width, v_dim=a.kv_rank,
-            kv_dim=a.kv_width, cache_width=a.kv_width,
+            kv_dim=a.kv_width, cache_width=a.kv_width, latent=a.kv_rank, rope=a.rope_dim,
         )  # fmt: skip
         return self._gemm(f"absorb_v.{name}", "absorb", a.v_dim, a.kv_rank, weights, "heads", **per_head)
 
@@ -223,7 +223,7 @@ class _Builder:
         )  # fmt: skip
         return self._attention_op(
             f"attention.{name}", groups, a.window, self.last, heads=a.heads, kv_heads=a.heads, qk_dim=a.qk_dim, v_dim=a.v_dim,
-            kv_dim=a.qk_dim + a.v_dim, cache_width=a.kv_width, expanded=True,
+            kv_dim=a.qk_dim + a.v_dim, cache_width=a.kv_width, latent=a.kv_rank, rope=a.rope_dim, expanded=True,
         )  # fmt: skip
 
     def _feed_forward(self, ffn: FeedForward | MixtureOfExperts) -> tuple[str, ...]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from hwsim.catalogue import load_device, names
+from hwsim.catalogue import load_device, load_model, names
+from hwsim.cost.gpu import called
 from hwsim.job import Job, estimated, run
-from hwsim.lowering.batch import prefill
+from hwsim.lowering.batch import decode, prefill
+from hwsim.lowering.transformer import lower
+from hwsim.op import AttentionOp
 
 GPUS = [name for name in names("arch") if any(unit.cost == "gpu" for unit in load_device(name).units.values())]
 
@@ -48,9 +53,23 @@ def test_a_batch_with_more_sequences_takes_no_less(gpu, model):
 
 
 def test_an_encoder_does_the_work_of_a_causal_one_of_twice_the_length_and_half_the_batch():
-    kernel, ideal = (run("bert-base", arch, phase="prefill", batch=64, prompt=512) for arch in ("h100", "h100-ideal"))
-    attention = {trace.arch: next(row for row in trace.rows if "attention" in row.kind).seconds for trace in (kernel, ideal)}
-    assert attention["h100-ideal"] <= attention["h100"] < 10 * attention["h100-ideal"]
+    op = next(op for op in lower(load_model("bert-base"), prefill(64, 512)) if isinstance(op, AttentionOp))
+    (call,) = called(op)
+    batch, new, seen = (call.arguments[name] for name in ("batch", "q_len", "kv_len"))
+    assert new == seen == 2 * 512 - 1  # 1023 x 1024 / 2 causal pairs: two sequences of 512
+    assert batch * new == pytest.approx(64 * 512)
+    assert batch * new * (new + 1) / 2 == pytest.approx(64 * 512 * 512) == pytest.approx(op.pairs)
+
+
+def test_latent_attention_is_asked_for_with_the_widths_of_its_network():
+    model = load_model("deepseek-v2-lite")
+    own = {"latent": 512.0, "rope": 64.0}
+    for batch, rest in ((prefill(2, 300), {"nope": 128.0, "value": 128.0}), (decode(2, 300), {})):
+        op = next(op for op in lower(model, batch) if isinstance(op, AttentionOp))
+        (call,) = called(op)
+        assert {name: call.arguments[name] for name in own | rest} == own | rest
+    narrow = replace(op, latent=256, rope=32, qk_dim=288, v_dim=256)
+    assert {name: called(narrow)[0].arguments[name] for name in own} == {"latent": 256.0, "rope": 32.0}
 
 
 @pytest.mark.parametrize("gpu", ["h100", "b200", "a100"])

@@ -7,37 +7,21 @@ of the rate of round ones; V100 fp16 shapes without a tensor-core kernel; vLLM's
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from hwsim.fit.group import Group, floats, split
+from hwsim.fit.quant import QUANT
 
-
-class _Quant(NamedTuple):
-    """A table's word for a number format: set name, format of the peak, bytes of activations and weights, elements per scale."""
-
-    format: str
-    peak: str
-    a_bytes: float
-    w_bytes: float
-    scaled: float = float("inf")
-
-
-_QUANT = {
-    "bfloat16": _Quant("bf16", "bf16", 2.0, 2.0), "fp8": _Quant("fp8", "fp8", 1.0, 1.0),
-    "fp8_block": _Quant("fp8_block", "fp8", 1.0, 1.0, 128.0), "nvfp4": _Quant("nvfp4", "fp4", 0.5625, 0.5625),
-    "int8_wo": _Quant("int8_wo", "bf16", 2.0, 1.0), "int4_wo": _Quant("int4_wo", "bf16", 2.0, 0.5),
-    "sq": _Quant("int8", "int8", 1.0, 1.0),
-}  # fmt: skip
 _EAGER = {"DeepGemm": "deepgemm", "FlashInf": "flashinfer", "CutlassF": "cutlass"}
 
 
 def gemm_llm_kernels(table: pd.DataFrame) -> Iterator[Group]:
     """Linear layers of LLM frameworks."""
     for (gpu, stack, quant), rows in split(table, "gpu", "fw", "quant"):
-        kind = _QUANT[quant]
+        kind = QUANT[quant]
         single = stack == "vllm" and quant in ("fp8_block", "nvfp4")
         eager = stack == "vllm" and quant == "fp8_block"
         odd = (rows["m"] == 1).to_numpy() & (gpu == "B200-SXM-180GB" and stack == "vllm" and quant == "fp8")
@@ -46,7 +30,7 @@ def gemm_llm_kernels(table: pd.DataFrame) -> Iterator[Group]:
                 "gemm_llm_kernels", gpu, "gemm", name, quant, floats(part["latency_s"]),
                 _shape(part) | {
                     "a_bytes": kind.a_bytes, "w_bytes": kind.w_bytes, "o_bytes": 2.0, "copies": 1.0 if single else 6.0,
-                    "scaled": kind.scaled,
+                    "scaled": 128.0 if kind.format == "fp8_block" else np.inf,
                 },
                 kind.format, kind.peak, label=_label(part),
                 excluded={"without vLLM fp8 at m = 1 on B200": odd} if odd.any() else {},

@@ -6,30 +6,16 @@ A table says how tokens are routed, not where they went: `hwsim.fit.loads` draws
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from hwsim.fit.group import Group, floats, split
 from hwsim.fit.loads import layer
+from hwsim.fit.quant import QUANT, Quant
 
-
-class _Quant(NamedTuple):
-    """A table's word for a number format: set name, format of the peak, bytes of activations and weights with their scales."""
-
-    format: str
-    peak: str
-    a_bytes: float
-    w_bytes: float
-
-
-_QUANT = {
-    "bfloat16": _Quant("bf16", "bf16", 2.0, 2.0), "fp8": _Quant("fp8", "fp8", 1.0, 1.0),
-    "fp8_block": _Quant("fp8_block", "fp8", 1.0, 1.0), "nvfp4": _Quant("nvfp4", "fp4", 0.5625, 0.5625),
-    "w4a16_mxfp4": _Quant("mxfp4_bf16", "bf16", 2.0, 0.53125), "w4a8_mxfp4_mxfp8": _Quant("mxfp4_mxfp8", "fp8", 1.03, 0.53125),
-    "int4_wo": _Quant("int4_bf16", "bf16", 2.0, 0.516),
-}  # fmt: skip
+_QUANT = QUANT | {"int4_wo": Quant("int4_bf16", "bf16", "bf16", "int4_g128")}
 _BACKENDS = {
     "marlin": "marlin", "flashinfer_cutlass": "cutlass", "flashinfer_trtllm": "trtllm", "triton": "triton", "fused_moe": "triton",
     "torch_flow": "cutlass",

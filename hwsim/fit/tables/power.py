@@ -7,36 +7,22 @@ at once; further SMs are idle.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from hwsim.fit.group import Group, floats, split
 from hwsim.fit.loads import layer
+from hwsim.fit.quant import QUANT, Quant
 
-
-class _Quant(NamedTuple):
-    """A table's word for a number format: set name, format of the peak, bytes of activations and weights with their scales."""
-
-    format: str
-    peak: str
-    a_bytes: float
-    w_bytes: float
-
-
-_QUANT = {
-    "bfloat16": _Quant("bf16", "bf16", 2.0, 2.0), "fp8": _Quant("fp8", "fp8", 1.0, 1.0),
-    "fp8_block": _Quant("fp8_block", "fp8", 1.0, 1.0), "nvfp4": _Quant("nvfp4", "fp4", 0.5625, 0.5625),
-    "w4a8_mxfp4_mxfp8": _Quant("mxfp4_mxfp8", "fp8", 1.03, 0.53125),
-}  # fmt: skip
 _SHORTEST = 100e-6
 
 
 def gemm_power(table: pd.DataFrame) -> Iterator[Group]:
     """Linear layers, in tiles of 128 x 128."""
     for (gpu, quant), rows in split(_long(table), "gpu", "quant"):
-        kind = _QUANT[quant]
+        kind = QUANT[quant]
         m, n, k = (floats(rows[name]) for name in "mnk")
         work = {"ops": 2.0 * m * n * k, "bytes": n * k * kind.w_bytes + m * k * kind.a_bytes + 2.0 * m * n}
         tiles = np.ceil(m / 128.0) * np.ceil(n / 128.0)
@@ -46,8 +32,8 @@ def gemm_power(table: pd.DataFrame) -> Iterator[Group]:
 def attention_power(table: pd.DataFrame) -> Iterator[Group]:
     """Prefill in tiles of 128 queries of a head, decode in one of a KV head; the set's format is that of the KV cache."""
     for (gpu, phase, math, cache), rows in split(_long(table), "gpu", "phase", "attn_dtype", "kv_cache_dtype"):
-        work = _attention(rows, phase == "prefill", _QUANT[cache].a_bytes)
-        yield _group("attention_power", gpu, phase, f"{math}/{cache}", rows, work, _QUANT[cache].format, _QUANT[math].peak)
+        work = _attention(rows, phase == "prefill", QUANT[cache].a_bytes)
+        yield _group("attention_power", gpu, phase, f"{math}/{cache}", rows, work, QUANT[cache].format, QUANT[math].peak)
 
 
 def _attention(rows: pd.DataFrame, prefill: bool, kv_bytes: float) -> dict[str, Any]:
@@ -68,11 +54,11 @@ def _attention(rows: pd.DataFrame, prefill: bool, kv_bytes: float) -> dict[str, 
 def moe_power(table: pd.DataFrame) -> Iterator[Group]:
     """MoE layers, every expert in tiles of 128 tokens x 128 of the hidden size."""
     for (gpu, quant), rows in split(_long(table), "gpu", "quant"):
-        kind = _QUANT[quant]
+        kind = QUANT[quant]
         yield _group("moe_power", gpu, "moe", quant, rows, _experts(layer(rows), kind), kind.format, kind.peak)
 
 
-def _experts(of: dict[str, Any], kind: _Quant) -> dict[str, Any]:
+def _experts(of: dict[str, Any], kind: Quant) -> dict[str, Any]:
     """Operations, bytes (weights of experts that are hit, vectors of each pair as `hwsim.kernels.moe` counts them) and tiles."""
     pairs, weights = (of["load"] * of["count"]).sum(axis=0), of["matrices"] * of["hidden"] * of["inter"]
     outer = of["hidden"] * (kind.a_bytes + 4.0)
