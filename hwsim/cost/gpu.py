@@ -174,12 +174,15 @@ def _(op: Gemm) -> list[Call]:
     eight = op.weights.startswith("int8") and op.activations.startswith("int8")
     plain = op.weights.split("_", maxsplit=1)[0]
     name = f"{plain}_wo" if weight_only else "int8" if eight else op.weights
+    block = (
+        op.weights == "fp8_block"
+    )  # its scales lie beside the tiles: an element is one byte, and a step of the loop 128 of them
     return [Call(
         "gemm", name, op.activations if weight_only else op.precision,
         {
             "m": op.m, "n": op.n, "k": op.k, "groups": op.groups, "a_bytes": nbytes(op.activations),
-            "w_bytes": nbytes(op.weights), "o_bytes": nbytes(op.stream),
-            "scaled": 128.0 if op.weights == "fp8_block" else float("inf"),
+            "w_bytes": nbytes("fp8" if block else op.weights), "o_bytes": nbytes(op.stream),
+            "scaled": 128.0 if block else float("inf"),
         },
     )]  # fmt: skip
 

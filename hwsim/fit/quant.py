@@ -29,7 +29,7 @@ class Quant(NamedTuple):
 QUANT = {
     "bfloat16": Quant("bf16", "bf16", "bf16", "bf16"),
     "fp8": Quant("fp8", "fp8", "fp8", "fp8"),
-    "fp8_block": Quant("fp8_block", "fp8", "fp8", "fp8_block"),
+    "fp8_block": Quant("fp8_block", "fp8", "fp8", "fp8"),  # one scale for 128 x 128 weights lies beside them
     "nvfp4": Quant("nvfp4", "fp4", "nvfp4", "nvfp4"),
     "int8_wo": Quant("int8_wo", "bf16", "bf16", "int8"),
     "int4_wo": Quant("int4_wo", "bf16", "bf16", "int4"),

@@ -12,7 +12,7 @@ from hwsim.cost.gpu import called
 from hwsim.job import Job, estimated, run
 from hwsim.lowering.batch import decode, prefill
 from hwsim.lowering.transformer import lower
-from hwsim.op import AttentionOp
+from hwsim.op import AttentionOp, Gemm
 
 GPUS = [name for name in names("arch") if any(unit.cost == "gpu" for unit in load_device(name).units.values())]
 
@@ -59,6 +59,12 @@ def test_an_encoder_does_the_work_of_a_causal_one_of_twice_the_length_and_half_t
     assert new == seen == 2 * 512 - 1  # 1023 x 1024 / 2 causal pairs: two sequences of 512
     assert batch * new == pytest.approx(64 * 512)
     assert batch * new * (new + 1) / 2 == pytest.approx(64 * 512 * 512) == pytest.approx(op.pairs)
+
+
+def test_scales_of_blocks_add_no_step_to_the_main_loop():
+    op = Gemm(name="g", kind="g", m=16.0, n=4096.0, k=4096.0, weights="fp8_block", activations="fp8")
+    (call,) = called(op)
+    assert (call.arguments["w_bytes"], call.arguments["scaled"]) == (1.0, 128.0)
 
 
 def test_latent_attention_is_asked_for_with_the_widths_of_its_network():
