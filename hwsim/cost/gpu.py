@@ -174,9 +174,7 @@ def _(op: Gemm) -> list[Call]:
     eight = op.weights.startswith("int8") and op.activations.startswith("int8")
     plain = op.weights.split("_", maxsplit=1)[0]
     name = f"{plain}_wo" if weight_only else "int8" if eight else op.weights
-    block = (
-        op.weights == "fp8_block"
-    )  # its scales lie beside the tiles: an element is one byte, and a step of the loop 128 of them
+    block = op.weights == "fp8_block"  # scales lie beside the tiles: a step of the main loop is 128 whole elements
     return [Call(
         "gemm", name, op.activations if weight_only else op.precision,
         {
