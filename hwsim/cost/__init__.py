@@ -1,6 +1,7 @@
 """(op, unit) -> seconds, bytes, joules: one physics per file, plain array arithmetic, so everything broadcasts."""
 
 from hwsim.cost.physics import physics, price
+from hwsim.cost.power import drawn
 from hwsim.cost.terms import Cost
 
-__all__ = ["Cost", "physics", "price"]
+__all__ = ["Cost", "drawn", "physics", "price"]

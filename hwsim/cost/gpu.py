@@ -1,6 +1,6 @@
 """Measured GPUs: kernel models fitted on an architecture generation, picked by what the op is; a roofline where none was fitted.
 
-    alone = max(seconds of the kernel, bytes / datasheet bandwidth, operations / datasheet peak)        energy as `roofline`
+    alone = max(seconds of the kernel, bytes / datasheet bandwidth, operations / datasheet peak)        energy: cost/power.py
 
 The kernel's own account of tiles, waves and caches decides its time; the traffic that other units see is that of the op. An
 attention op is priced as equal sequences that have its tokens and its query-key pairs, experts as classes of equal load. A format
@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from hwsim.cost.chips import chip_of, nearest
 from hwsim.cost.link import transfer
 from hwsim.cost.roofline import roofline
 from hwsim.cost.terms import Cost
-from hwsim.device import Device, Link, Unit
+from hwsim.device import Device, Unit
 from hwsim.errors import InputError
 from hwsim.formats import bits, nbytes
 from hwsim.kernels.attention_decode import attention_decode
@@ -41,7 +42,7 @@ KERNELS: Mapping[str, Callable[..., Array]] = {
 }
 _COLLECTIVES = {"all_to_all": "alltoall", "send": "send_recv"}
 # whose parameters stand in for a format that was not measured: the same arithmetic first
-_NEAR = {
+NEAR = {
     "bf16": ("fp16", "fp32"), "fp16": ("bf16", "fp32"), "fp32": ("fp16", "bf16"), "fp8": ("int8", "fp8_block"),
     "int8": ("fp8", "fp8_block"), "fp8_block": ("fp8",), "nvfp4": ("fp8",), "mxfp4": ("nvfp4", "fp8"),
     "int4": ("nvfp4", "int8", "fp8"),
@@ -79,7 +80,7 @@ def gpu(op: Op, name: str, unit: Unit, device: Device, home: Mapping[str, str]) 
 
 def _priced(call: Call, device: Device) -> tuple[Array, str] | None:
     """Seconds of a kernel by the nearest number format that was measured, and that format."""
-    for format in (call.format, *_NEAR.get(call.format, ())):
+    for format in (call.format, *NEAR.get(call.format, ())):
         chosen = choose(device.kernels.get(call.family, ()), device.stack, format)
         chip = chip_of(device, "fp8" if chosen.parameters.get("matrix_bits") == 8 else call.peak) if chosen else None
         if chosen and chip:
@@ -134,32 +135,6 @@ def _asked(call: Call, chosen: KernelSet, chip: Chip) -> Array:
 def _remembered(family: str, chosen: KernelSet, chip: Chip, arguments: tuple[tuple[str, float], ...]) -> float:
     """Layers and steps ask for the same shapes again and again."""
     return float(KERNELS[family](**dict(arguments), chip=chip, p=chosen.parameters))
-
-
-def chip_of(device: Device, format: str) -> Chip | None:
-    """The datasheet of a GPU for kernels that multiply in `format`; None where the device says too little or has no such peak."""
-    if format not in device.remembered:
-        device.remembered[format] = _chip_of(device, format)
-    found: Chip | None = device.remembered[format]
-    return found
-
-
-def _chip_of(device: Device, format: str) -> Chip | None:
-    unit = next((unit for unit in device.units.values() if unit.cores and unit.clock and unit.cache), None)
-    precision = unit.precision_for(format) if unit else None
-    if unit is None or precision is None:
-        return None
-    vectors = [other.peak["fp32"] for other in device.units.values() if "vector" in other.does and "fp32" in other.peak]
-    near = nearest(device)
-    return Chip(
-        sms=float(unit.cores or 0), clock=unit.clock or 0.0, peak=unit.peak[precision], vector=vectors[0] if vectors else 0.0,
-        dram=device.memories[unit.memory].bandwidth, l2=unit.cache or 0.0, link=near.bandwidth if near else 0.0,
-    )  # fmt: skip
-
-
-def nearest(device: Device) -> Link | None:
-    """The link between neighbours."""
-    return min(device.links.values(), key=lambda link: link.reach, default=None)
 
 
 @singledispatch

@@ -13,6 +13,8 @@ from hwsim.device import Device, Unit
 from hwsim.errors import InputError
 from hwsim.op import Move, Op
 
+_OTHERS = ("__init__", "chips", "link", "physics", "power", "terms")  # files that are no unit's physics
+
 Physics = Callable[[Op, str, Unit, Device, Mapping[str, str]], Cost]
 
 
@@ -32,5 +34,5 @@ def physics(name: str) -> Physics:
         found: Physics | None = getattr(import_module(f"hwsim.cost.{name}"), name, None)
         if found is not None and name != Path(__file__).stem:
             return found
-    others = sorted(path.stem for path in here.glob("*.py") if path.stem not in ("__init__", "link", "physics", "terms"))
+    others = sorted(path.stem for path in here.glob("*.py") if path.stem not in _OTHERS)
     raise InputError(f"cost: {name[:60]!r}; accepted: {', '.join(others)}")

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from hwsim.cost import drawn
 from hwsim.device import Device
 from hwsim.engine.record import copies
 from hwsim.engine.tasks import Task, tasks
@@ -31,11 +33,16 @@ class Estimate:
     """Latency and energy per point, per row its seconds, start and end. `reason` is 0, or 1 where the point does not fit."""
 
     tasks: list[Task]
+    device: Device
     starts: list[Array]
     ends: list[Array]
     latency_s: Array
-    energy_j: Array
     reason: Array
+
+    @cached_property
+    def energy_j(self) -> Array:
+        """Joules of all devices, static energy included; worked out when asked for, since most sweeps want the time only."""
+        return sum(self.joules().values()) + self.device.static_power * self.latency_s * self.device.count
 
     @property
     def seconds(self) -> dict[str, Array]:
@@ -45,9 +52,16 @@ class Estimate:
             totals[task.row.op.name] = totals.get(task.row.op.name, 0.0) + (end - start)
         return totals
 
-    def joules(self, device: Device, kinds: Collection[str] = ()) -> dict[str, Array]:
+    def joules(self, kinds: Collection[str] = ()) -> dict[str, Array]:
         """Joules per component (memory, unit or link) over all devices, of ops of some `kinds` or all; static energy left out."""
-        return _joules([task for task in self.tasks if not kinds or task.row.op.kind in kinds], device)
+        totals: dict[str, Array] = {}
+        many = copies(self.tasks, self.device)
+        for task in self.tasks:
+            if not kinds or task.row.op.kind in kinds:
+                for component, joules in drawn(task.cost, task.row.op, task.row.unit, self.device).items():
+                    spent = joules * task.scale * task.row.op.stands_for * many
+                    totals[component] = totals.get(component, 0.0) + spent
+        return totals
 
     @property
     def contended(self) -> bool:
@@ -72,26 +86,13 @@ def estimate(rows: Sequence[Row], device: Device) -> Estimate:
     latency: Array = 0.0
     for end in ends:
         latency = larger(latency, end)
-    energy = sum(_joules(every, device).values()) + device.static_power * latency * device.count
     fit = fits(rows, device)
     if np.ndim(latency) == 0 and fit.ndim == 0:
         if not fit:
             check_capacity(rows, device)
-        return Estimate(every, starts, ends, latency, energy, FITS)
-    latency, energy, ok = np.broadcast_arrays(latency, energy, fit)
-    reason = np.where(ok, FITS, TOO_LARGE)
-    return Estimate(every, starts, ends, np.where(ok, latency, np.nan), np.where(ok, energy, np.nan), reason)
-
-
-def _joules(every: Sequence[Task], device: Device) -> dict[str, Array]:
-    """Joules per component over all devices, static energy left out."""
-    totals: dict[str, Array] = {}
-    many = copies(every, device)
-    for task in every:
-        for component, joules in task.cost.joules.items():
-            spent = joules * task.scale * task.row.op.stands_for * many
-            totals[component] = totals.get(component, 0.0) + spent
-    return totals
+        return Estimate(every, device, starts, ends, latency, FITS)
+    latency, ok = np.broadcast_arrays(latency, fit)
+    return Estimate(every, device, starts, ends, np.where(ok, latency, np.nan), np.where(ok, FITS, TOO_LARGE))
 
 
 def _schedule(every: list[Task], device: Device) -> tuple[list[Array], list[Array]]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from hwsim.cost import drawn
 from hwsim.device import Device
 from hwsim.engine.tasks import Task
 from hwsim.op import Array
@@ -24,7 +25,7 @@ def finished(
     """The Trace of a run; InternalError when bytes were lost or a row beat its roof."""
     bounds = _segment_bounds(every, starts, ends)
     many = copies(every, device)
-    rows = [_row(task, starts[i], ends[i], bounds[task.segment], many) for i, task in enumerate(every)]
+    rows = [_row(task, device, starts[i], ends[i], bounds[task.segment], many) for i, task in enumerate(every)]
     latency = max(ends.values(), default=0.0)
     if device.static_power:
         rows.append(static_row(latency, float(device.static_power) * device.count))
@@ -49,7 +50,7 @@ def summed(every: list[Task], starts: Sequence[Array], ends: Sequence[Array], po
     many = copies(every, device)
     begun, done = dict(enumerate(map(total, starts))), dict(enumerate(map(total, ends)))
     bounds = _segment_bounds(every, begun, done)
-    rows = [_row(task, begun[i], done[i], bounds[task.segment], many, points, total) for i, task in enumerate(every)]
+    rows = [_row(task, device, begun[i], done[i], bounds[task.segment], many, points, total) for i, task in enumerate(every)]
     latency = max(done.values(), default=0.0)
     if device.static_power:
         rows.append(static_row(latency, float(device.static_power) * device.count))
@@ -70,7 +71,7 @@ def _segment_bounds(every: list[Task], starts: Mapping[int, float], ends: Mappin
 
 
 def _row(
-    task: Task, start: float, end: float, block: tuple[float, float], many: float,
+    task: Task, device: Device, start: float, end: float, block: tuple[float, float], many: float,
     points: int = 1, total: Callable[[Array], float] = float,
 ) -> TraceRow:  # fmt: skip
     """One row: the task's terms times its repetitions, summed over points, times the devices that do the same."""
@@ -80,7 +81,7 @@ def _row(
     return TraceRow(
         name=op.name, kind=op.kind, unit=task.row.unit, start_s=start, end_s=end, op=total(op.ops * scale) * many,
         bytes={name: total(value * scale) * many for name, value in cost.traffic.items()},
-        joules={name: total(value * scale) * many for name, value in cost.joules.items()},
+        joules={name: total(value * scale) * many for name, value in drawn(cost, op, task.row.unit, device).items()},
         operands={name: total(value * scale) * many for name, value in op.bytes.items()},
         bound=_bound(cost.method, end - start, 4 * math.ulp(end), fixed, compute, memory), fixed_s=fixed, compute_s=compute,
         memory_s=memory, block=op.block, repeat=op.repeat * points, steps=points, stage=op.stage, rank=op.rank,

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hwsim.cost.gpu import chip_of
+from hwsim.cost.chips import chip_of
 from hwsim.device import Device
 from hwsim.errors import InputError
 from hwsim.fit.devices import finder

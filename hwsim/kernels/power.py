@@ -36,7 +36,7 @@ PARAMETERS: tuple[Parameter, ...] = (
 
 
 def power(
-    *, ops: Array, bytes: Array, seconds: Array, tdp: Array, filled: Array = 1.0, chip: Chip, p: Mapping[str, float]
+    *, ops: Array, bytes: Array, seconds: Array, tdp: Array, filled: Array = 1.0, chip: Chip, p: Mapping[str, Array]
 ) -> Array:
     """Watts. `filled` is the part of the SMs that have work, `tdp` the board's power limit in watts."""
     parts = components(ops=ops, bytes=bytes, seconds=seconds, tdp=tdp, filled=filled, chip=chip, p=p)
@@ -45,7 +45,7 @@ def power(
 
 
 def components(
-    *, ops: Array, bytes: Array, seconds: Array, tdp: Array, filled: Array = 1.0, chip: Chip, p: Mapping[str, float]
+    *, ops: Array, bytes: Array, seconds: Array, tdp: Array, filled: Array = 1.0, chip: Chip, p: Mapping[str, Array]
 ) -> dict[str, Array]:
     """Watts by component: idle, active, compute, memory; what the cap takes is taken from all but idle in proportion."""
     used = ops / seconds / chip.peak

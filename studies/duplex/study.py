@@ -58,7 +58,7 @@ def energy_per_token(chosen: Run) -> float:
     device = load_device(str(chosen.arch))
     spent = []
     for stage in _stages(_key(chosen)):
-        parts = stage.joules(device, COUNTED)
+        parts = stage.joules(COUNTED)
         spent.append(float(np.mean(sum(value for part, value in parts.items() if part not in device.links))))
     share = _mixed_share(chosen)
     return ((1 - share) * spent[0] + share * spent[1]) / chosen.batch

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from hwsim.catalogue import load_device
-from hwsim.cost.gpu import chip_of
+from hwsim.cost.chips import chip_of
 from hwsim.kernels.gemm import gemm
 from hwsim.kernels.sets import choose
 from tests.command import document, hwsim

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from hwsim.catalogue import load_device
-from hwsim.cost.gpu import chip_of
+from hwsim.cost.chips import chip_of
 from hwsim.fit.group import Group
 from hwsim.fit.tables.attention import (
     attention_decode,

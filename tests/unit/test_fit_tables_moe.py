@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwsim.catalogue import load_device
-from hwsim.cost.gpu import chip_of
+from hwsim.cost.chips import chip_of
 from hwsim.fit.group import Group
 from hwsim.fit.loads import balanced, classes, layer, loads, power_law
 from hwsim.fit.tables.collective import collectives

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hwsim.catalogue import load_device
-from hwsim.cost.gpu import chip_of
+from hwsim.cost.chips import chip_of
 from hwsim.device import Device, Link
 from hwsim.engine import estimate, simulate
 from hwsim.errors import CapacityError, InputError

@@ -1,0 +1,88 @@
+"""Energy of ops on GPUs whose board power was measured: the board's watts while the op runs alone, for as long as it does.
+
+    joules = watts (`hwsim.kernels.power`) x seconds alone        unit: active + compute        memory: its bytes
+
+The board at rest is the device's static power, which flows whatever runs; the rest comes on top, by component. The power cap
+holds for every op, since the kernels' times were measured under it. An attention op draws as prefill or decode, a network's
+vector ops and collectives as the set of all kernels; a link's own energy is added. Where a fit gives bytes no energy of their
+own, they are in `active`. GPUs without a set have energies per operation and byte (`roofline`). Left out: what an op draws while
+it waits for another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+
+from hwsim.cost.chips import chip_of
+from hwsim.cost.gpu import NEAR, Call, called
+from hwsim.cost.terms import Cost
+from hwsim.device import Device
+from hwsim.kernels.chip import Chip
+from hwsim.kernels.power import components
+from hwsim.kernels.sets import ANY, KernelSet, choose
+from hwsim.op import Array, Move, Op, larger
+
+_AS = {"attention_decode": "decode", "mla_decode": "decode", "attention_prefill": "prefill", "mla_prefill": "prefill"}
+_TILE = 128.0
+
+
+def drawn(cost: Cost, op: Op, name: str, device: Device) -> Mapping[str, Array]:
+    """Joules of `op` on the unit or link `name` by component, static power left out.
+
+    By the board's watts; those of `cost`, an energy per operation and byte, where no power was fitted.
+    """
+    if not device.kernels.get("power") or device.power_limit is None:
+        return cost.joules
+    memory = device.links[name].memory if isinstance(op, Move) else device.units[name].memory
+    own = cost.joules.get(name, 0.0) if isinstance(op, Move) else 0.0
+    busy: Array = 0.0
+    moved: Array = 0.0
+    for call in called(op) or [Call(ANY, op.stream, op.precision, {})]:
+        watts = _watts_of(call, op, cost, device)
+        if watts is None:
+            return cost.joules
+        first = np.ndim(call.when) == 0
+        busy, moved = watts if first else (np.where(call.when, watts[0], busy), np.where(call.when, watts[1], moved))
+    return {memory: moved * cost.alone_s, name: own + busy * cost.alone_s}
+
+
+def _watts_of(call: Call, op: Op, cost: Cost, device: Device) -> tuple[Array, Array] | None:
+    """Watts of the unit and of its memory; None where the device says too little about its chip."""
+    sets, family = device.kernels["power"], _AS.get(call.family, call.family)
+    found = (choose(sets, family, format) for format in (call.format, *NEAR.get(call.format, ())))
+    chosen, chip = next((one for one in found if one), None), chip_of(device, call.peak)
+    if chosen is None or chip is None or device.power_limit is None:
+        return None
+    limit = device.power_limit
+    filled = np.minimum(_tiles(call) / chip.sms, 1.0)
+    run = (op.ops, sum(cost.traffic.values()), larger(cost.alone_s, 1e-12), limit, device.static_power / limit, filled)
+    if chip.plain and all(isinstance(value, float | int) for value in run):
+        return _remembered(chosen, chip, *map(float, run))
+    return _watts(chosen, chip, *run)
+
+
+def _watts(
+    chosen: KernelSet, chip: Chip, ops: Array, bytes: Array, seconds: Array, limit: Array, idle: Array, filled: Array
+) -> tuple[Array, Array]:
+    p = {**chosen.parameters, "idle": idle}
+    parts = components(ops=ops, bytes=bytes, seconds=seconds, tdp=limit, filled=filled, chip=chip, p=p)
+    return parts["active"] + parts["compute"], parts["memory"]
+
+
+_remembered = lru_cache(maxsize=65536)(_watts)
+
+
+def _tiles(call: Call) -> Array:
+    """Blocks of threads that can run at once, as the fits counted them (`hwsim.fit.tables.power`); many where they did not."""
+    of: Mapping[str, Array] = call.arguments
+    if call.family == "gemm":
+        return of["groups"] * np.ceil(of["m"] / _TILE) * np.ceil(of["n"] / _TILE)
+    if call.family == "moe":
+        tiles: Array = (of["count"] * np.ceil(of["load"] / _TILE)).sum(axis=0) * np.ceil(of["hidden"] / _TILE)
+        return tiles
+    if "q_len" in of:
+        return of["batch"] * of["heads"] * np.ceil(of["q_len"] / _TILE)
+    return of["batch"] * of.get("kv_heads", 1.0) if of else np.inf
