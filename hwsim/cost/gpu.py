@@ -18,6 +18,7 @@ from functools import lru_cache, singledispatch
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hwsim.cost.chips import chip_of, nearest
 from hwsim.cost.link import transfer
@@ -50,6 +51,8 @@ NEAR = {
     "nvfp4_wo": ("int4_wo", "bf16"), "fp8_bf16": ("bf16",), "int8_bf16": ("bf16",), "int4_bf16": ("mxfp4_bf16", "bf16"),
     "mxfp4_bf16": ("bf16",), "nvfp4_bf16": ("mxfp4_bf16", "bf16"), "fp8kv": ("bf16",),
 }  # fmt: skip
+# eight equally likely values of a normal variable of mean 0 and variance 1
+_SPREAD = np.array([-1.663, -0.9617, -0.5298, -0.1705, 0.1705, 0.5298, 0.9617, 1.663])
 _SIXTEEN = ("bf16", "fp16", "fp32")
 
 
@@ -197,14 +200,29 @@ def _(op: Experts) -> list[Call]:
     """Experts of equal load are one class; the first axis is that of the classes."""
     classes, first, count = np.unique(op.tokens_per_expert, axis=0, return_index=True, return_counts=True)
     hit = op.hit[first]
-    many = count.reshape(-1, *[1] * (classes.ndim - 1)) * hit
+    load, many = classes / np.maximum(hit, 1e-12), count.reshape(-1, *[1] * (classes.ndim - 1)) * hit
+    if not (op.counted or op.balanced) and len(load) < len(_SPREAD):
+        load, many = _scattered(op, classes, hit), np.repeat(many / len(_SPREAD), len(_SPREAD), axis=0)
     sixteen = op.activations in _SIXTEEN
     name = op.weights if not sixteen or op.weights in _SIXTEEN else f"{op.weights.split('_', maxsplit=1)[0]}_bf16"
     return [Call(
         "moe", name, op.activations if sixteen else op.precision,
         {
-            "load": classes / np.maximum(hit, 1e-12), "count": many, "tokens": op.tokens, "topk": op.pairs / op.tokens,
-            "hidden": float(op.hidden), "inter": op.inner, "matrices": float(op.matrices), "local": float(op.experts),
+            "load": load, "count": many, "tokens": op.tokens, "topk": op.pairs / op.tokens, "hidden": float(op.hidden),
+            "inter": op.inner, "matrices": float(op.matrices), "local": float(op.experts),
             "weight_bytes": nbytes(op.weights), "activation_bytes": nbytes(op.activations),
         },
     )]  # fmt: skip
+
+
+def _scattered(op: Experts, expected: NDArray[np.float64], hit: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Loads of experts that are hit as tokens scatter them, eight for each class: else all of them fill a tile at once.
+
+    Tokens choose on their own, so that an expert's number of them is binomial; given that it has any, of mean E / hit and
+    variance (E (1 - E / tokens) + E^2) / hit - (E / hit)^2. No expert that is hit has less than one.
+    """
+    mean = expected / np.maximum(hit, 1e-12)
+    square = (expected * (1.0 - expected / op.tokens) + expected**2) / np.maximum(hit, 1e-12)
+    reach = np.minimum(np.sqrt(np.maximum(square - mean**2, 0.0)), np.maximum(mean - 1.0, 0.0) / _SPREAD[-1])
+    steps = np.reshape(_SPREAD, (-1, *[1] * (mean.ndim - 1)))
+    return np.concatenate([one + steps * far for one, far in zip(mean, reach, strict=True)])

@@ -12,7 +12,7 @@ from hwsim.cost.gpu import called
 from hwsim.job import Job, estimated, run
 from hwsim.lowering.batch import decode, prefill
 from hwsim.lowering.transformer import lower
-from hwsim.op import AttentionOp, Gemm
+from hwsim.op import AttentionOp, Experts, Gemm
 
 GPUS = [name for name in names("arch") if any(unit.cost == "gpu" for unit in load_device(name).units.values())]
 
@@ -99,3 +99,37 @@ def test_smaller_weights_do_not_speed_up_the_same_arithmetic(model):
 def test_a_format_that_was_not_measured_says_whose_numbers_it_takes():
     methods = {row.method for row in run("llama-3.1-8b", "h100", Job(weights="int8", activations="int8"), phase="prefill").rows}
     assert "kernel gemm as fp8" in methods
+
+
+@pytest.mark.parametrize("tokens", [4.0, 100.0, 512.0, 10_000.0])
+def test_tokens_scatter_over_experts_as_chance_has_it(tokens):
+    """Two of eight experts each: binomial with p = 1/4; given any, the mean is E / hit."""
+    experts = next(op for op in lower(load_model("mixtral-8x7b"), prefill(1, tokens)) if isinstance(op, Experts))
+    (call,) = called(experts)
+    load, count = call.arguments["load"], call.arguments["count"]
+    assert count.sum() == pytest.approx(8 * (1 - 0.75**tokens))
+    assert (load * count).sum() == pytest.approx(2 * tokens)
+    assert load.min() >= 1
+    if tokens > 50:
+        assert np.average((load - tokens / 4) ** 2, weights=count) == pytest.approx(tokens * 3 / 16, rel=0.01)
+
+
+def test_experts_do_not_cross_the_edge_of_a_tile_together():
+    """128 tokens of each expert fill a tile: one more must not double the work."""
+    seconds = [run("mixtral-8x7b", "2x-h20", phase="prefill", prompt=n).latency_s for n in (512, 513)]
+    assert seconds[0] < seconds[1] < 1.05 * seconds[0]
+
+
+def test_counted_experts_keep_their_counts():
+    experts = Experts(
+        name="e",
+        kind="experts",
+        tokens=10.0,
+        hidden=64,
+        inner=64.0,
+        matrices=3,
+        chosen=np.array([10.0, 6.0, 4.0, 0.0]),
+        counted=True,
+    )
+    (call,) = called(experts)
+    assert sorted((call.arguments["load"] * call.arguments["count"]).tolist()) == [0.0, 4.0, 6.0, 10.0]
