@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache, lru_cache
 from pathlib import Path
@@ -114,8 +115,14 @@ def _kernels(generation: str) -> Mapping[str, tuple[KernelSet, ...]]:
     folder = root("arch") / "kernels" / generation
     if not re.fullmatch(r"[a-z0-9-]+", generation) or not folder.is_dir():
         return {}
-    paths = sorted(folder.glob("*.yaml"))
-    return {path.stem: kernel_sets(path.stem, read_mapping(path).get("sets"), f"{path}: sets") for path in paths}
+    return {path.stem: _sets(path, read_mapping(path)) for path in sorted(folder.glob("*.yaml"))}
+
+
+def _sets(path: Path, raw: Mapping[str, Any]) -> tuple[KernelSet, ...]:
+    """The sets that a file lists, or those of the generation that it says it is `like:`, with its reason before their own."""
+    if "like" not in raw:
+        return kernel_sets(path.stem, raw.get("sets"), f"{path}: sets")
+    return tuple(replace(one, fitted=f"{raw['because']}; {one.fitted}") for one in _kernels(raw["like"])[path.stem])
 
 
 def _extended(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, tuple[str, str]]]:

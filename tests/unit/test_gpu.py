@@ -133,3 +133,9 @@ def test_counted_experts_keep_their_counts():
     )
     (call,) = called(experts)
     assert sorted((call.arguments["load"] * call.arguments["count"]).tolist()) == [0.0, 4.0, 6.0, 10.0]
+
+
+def test_a_generation_may_take_the_kernels_of_another_and_says_why():
+    ada, rtx = (load_device(name).kernels["gemm"] for name in ("rtx-4090", "rtx-pro-6000"))
+    assert [one.parameters for one in ada] == [one.parameters for one in rtx]
+    assert all(one.fitted.startswith("not fitted on Ada") for one in ada)
