@@ -48,6 +48,14 @@ def split(table: pd.DataFrame, *columns: str) -> Iterator[tuple[tuple[str, ...],
         yield tuple(map(str, words)), rows
 
 
+def shapes(rows: pd.DataFrame, *columns: str) -> NDArray[np.object_]:
+    """The shape of each row: its words in `columns`, joined by x."""
+    words = rows[columns[0]].astype(str)
+    for name in columns[1:]:
+        words = words + "x" + rows[name].astype(str)
+    return words.to_numpy(dtype=object)
+
+
 def floats(column: pd.Series[Any]) -> NDArray[np.float64]:
     """A column as floats."""
     return np.asarray(column, dtype=float)

@@ -77,7 +77,7 @@ def infersim_attention(table: pd.DataFrame) -> Iterator[Group]:
     """Grouped-query attention of FlashInfer on H20 and FlashMLA on H800, both phases."""
     for (gpu, kind, phase, kv), rows in split(table, "gpu", "kind", "phase", "kv_dtype"):
         if kind == "mla":
-            family, stack, shape, label = f"mla_{phase}", "flashmla", _latent(rows, phase, kv), None
+            family, stack, shape, label = f"mla_{phase}", "flashmla", _latent(rows, phase, kv), _words(rows["num_heads"])
         else:
             family, stack, label = f"attention_{phase}", "flashinfer", _label(rows)
             shape = _heads(rows, kv) | ({"q_len": floats(rows["q_len"])} if phase == "prefill" else {})

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hwsim.fit.group import Group, floats, split
+from hwsim.fit.group import Group, floats, shapes, split
 
 _LIBRARIES = {
     ("nccl", "2.18.3"): "nccl-2.18", ("torch.distributed NCCL", ""): "torch", ("sglang", "0.5.9"): "sglang-0.5.10",
@@ -26,7 +26,10 @@ def collectives(table: pd.DataFrame) -> Iterator[Group]:
     stack = [_stack(row) for row in table.fillna({"lib_version": ""}).to_dict("records")]
     for (gpu, name, what), rows in split(table.assign(stack=stack), "gpu", "stack", "collective"):
         arguments = {"name": what, "bytes": _bytes(rows), "devices": floats(rows["num_gpus"])}
-        yield Group("collectives", gpu, "collective", name, what, floats(rows["latency_s"]), arguments, what, "fp32")
+        yield Group(
+            "collectives", gpu, "collective", name, what, floats(rows["latency_s"]), arguments, what, "fp32",
+            label=shapes(rows, "message_bytes", "num_gpus"),
+        )  # fmt: skip
 
 
 def _stack(row: dict[Any, Any]) -> str:

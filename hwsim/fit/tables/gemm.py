@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hwsim.fit.group import Group, floats, split
+from hwsim.fit.group import Group, floats, shapes, split
 from hwsim.fit.quant import QUANT
 
 _EAGER = {"DeepGemm": "deepgemm", "FlashInf": "flashinfer", "CutlassF": "cutlass"}
@@ -32,7 +32,7 @@ def gemm_llm_kernels(table: pd.DataFrame) -> Iterator[Group]:
                     "a_bytes": kind.a_bytes, "w_bytes": kind.w_bytes, "o_bytes": 2.0, "copies": 1.0 if single else 6.0,
                     "scaled": 128.0 if kind.format == "fp8_block" else np.inf,
                 },
-                kind.format, kind.peak, label=_label(part),
+                kind.format, kind.peak, label=shapes(part, "n", "k"),
                 excluded={"without vLLM fp8 at m = 1 on B200": odd} if odd.any() else {},
             )  # fmt: skip
 
@@ -57,7 +57,7 @@ def gemm_fp32_classic(table: pd.DataFrame) -> Iterator[Group]:
             _shape(rows) | {
                 "groups": floats(rows["batch"]), "a_bytes": size, "w_bytes": size, "o_bytes": size, "copies": 1.0,
             },
-            "fp16" if half else "fp32_bmm" if op == "bmm" else "fp32", "fp16" if half else "fp32", label=_label(rows),
+            "fp16" if half else "fp32_bmm" if op == "bmm" else "fp32", "fp16" if half else "fp32", label=shapes(rows, "n", "k"),
             excluded={"without shapes that have no kernel": odd} if odd.any() else {},
         )  # fmt: skip
 
@@ -65,12 +65,11 @@ def gemm_fp32_classic(table: pd.DataFrame) -> Iterator[Group]:
 def infersim_gemm_fp8(table: pd.DataFrame) -> Iterator[Group]:
     """DeepGEMM on H20: activations come quantised, with block scales."""
     shape = _shape(table) | {"a_bytes": 1.0, "w_bytes": 1.0, "o_bytes": 2.0, "scaled": 128.0, "quantised": 0.0}
-    yield Group("infersim_gemm_fp8", "H20", "gemm", "deepgemm", "fp8", floats(table["latency_s"]), shape, "fp8_block", "fp8")
+    yield Group(
+        "infersim_gemm_fp8", "H20", "gemm", "deepgemm", "fp8", floats(table["latency_s"]), shape, "fp8_block", "fp8",
+        label=shapes(table, "n", "k"),
+    )  # fmt: skip
 
 
 def _shape(rows: pd.DataFrame) -> dict[str, Any]:
     return {name: floats(rows[name]) for name in "mnk"}
-
-
-def _label(rows: pd.DataFrame) -> Any:
-    return (rows["n"].astype(str) + "x" + rows["k"].astype(str)).to_numpy(dtype=object)

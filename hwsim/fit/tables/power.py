@@ -12,11 +12,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hwsim.fit.group import Group, floats, split
+from hwsim.fit.group import Group, floats, shapes, split
 from hwsim.fit.loads import layer
 from hwsim.fit.quant import QUANT, Quant
 
 _SHORTEST = 100e-6
+_SHAPES = {
+    "gemm_power": ("n", "k"), "attention_power": ("num_heads", "num_kv_heads", "head_dim"),
+    "moe_power": ("hidden_size", "inter_size", "topk", "num_experts"),
+}  # fmt: skip
 
 
 def gemm_power(table: pd.DataFrame) -> Iterator[Group]:
@@ -81,5 +85,5 @@ def _group(
     meter = {"seconds": floats(rows["latency_s"]), "tdp": floats(rows["power_limit_w"])}
     return Group(
         table, gpu, "power", stack, dtype, floats(rows["power_w"]), work | meter, format, peak, quantity="power",
-        subset="over 100 us",
+        subset="over 100 us", label=shapes(rows, *_SHAPES[table]),
     )  # fmt: skip
