@@ -17,7 +17,8 @@ class Group:
 
     `format` is the number format that parameter sets are named by, `peak` the one whose peak the kernel computes at; `label` the
     shape family of each row, so that whole ones can be held out. `excluded` names rows that the error without them leaves out.
-    `report` is the family that reports name, where it is not the kernel's. A family without kernel models has rows but no error.
+    `report` is the family that reports name, where it is not the kernel's. A family without kernel models has rows but no error;
+    rows of a number format that nobody knows have no family at all (`counted`).
     `subset` says which rows of the table a reader keeps, where it is not all.
     """
 
@@ -40,6 +41,14 @@ class Group:
     def rows(self) -> int:
         """Number of measured rows."""
         return len(self.measured)
+
+
+def counted(
+    table: str, device: str, report: str, stack: str, dtype: str, measured: NDArray[np.float64], quantity: str = "latency",
+    subset: str = "all",
+) -> Group:  # fmt: skip
+    """Rows whose number format is not known: reports count them under `report` and give no error."""
+    return Group(table, device, "", stack, dtype, measured, {}, dtype, "", quantity=quantity, report=report, subset=subset)
 
 
 def split(table: pd.DataFrame, *columns: str) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:

@@ -255,6 +255,24 @@ def test_every_row_names_its_shape_so_that_a_fit_can_hold_it_out(reader: Any, ro
     assert found.tolist() == [label] * 2
 
 
+@pytest.mark.parametrize(
+    ("table", "row", "column", "family"),
+    [
+        ("gemm_llm_kernels", GEMM | {"fw": "vllm", "kernel_source": "mm"}, "quant", "gemm"), ("moe_kernels", MOE, "quant", "moe"),
+        ("gemm_power", GEMM, "quant", "power"), ("moe_power", MOE | WATTS, "quant", "power"),
+        ("attention_power", ATTENTION, "attn_dtype", "power"), ("attention_power", ATTENTION, "kv_cache_dtype", "power"),
+    ],
+)  # fmt: skip
+def test_a_format_that_nobody_knows_is_a_line_without_an_error(
+    tmp_path: Path, table: str, row: dict[str, Any], column: str, family: str
+) -> None:
+    rows(row, {}, {column: "fp7_odd"}, {column: "fp7_odd"}).to_csv(tmp_path / f"{table}.csv", index=False)
+    odd = only(line for line in validate(tmp_path)["rows"] if "fp7_odd" in line["dtype"])
+    assert (odd["family"], odd["device"], odd["n"], odd["mape"]) == (family, "h200", 2, None)
+    assert any(line["mape"] is not None for line in validate(tmp_path)["rows"])
+    assert [len(sets) for sets in calibrate([tmp_path / f"{table}.csv"])["kernels"].values()] == [1]  # and is not fitted
+
+
 def test_a_fit_of_collectives_is_judged_on_sizes_that_it_has_not_seen(tmp_path: Path) -> None:
     sizes = [{"message_bytes": 2**power_, "latency_s": 1e-5 + 2**power_ / 1e10} for power_ in range(10, 30)]
     rows(COLLECTIVE, *sizes).to_csv(tmp_path / "collectives.csv", index=False)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hwsim.fit.group import Group, floats, shapes, split
+from hwsim.fit.group import Group, counted, floats, shapes, split
 from hwsim.fit.quant import QUANT
 
 _EAGER = {"DeepGemm": "deepgemm", "FlashInf": "flashinfer", "CutlassF": "cutlass"}
@@ -21,6 +21,9 @@ _EAGER = {"DeepGemm": "deepgemm", "FlashInf": "flashinfer", "CutlassF": "cutlass
 def gemm_llm_kernels(table: pd.DataFrame) -> Iterator[Group]:
     """Linear layers of LLM frameworks."""
     for (gpu, stack, quant), rows in split(table, "gpu", "fw", "quant"):
+        if quant not in QUANT:
+            yield counted("gemm_llm_kernels", gpu, "gemm", stack, quant, floats(rows["latency_s"]))
+            continue
         kind = QUANT[quant]
         single = stack == "vllm" and quant in ("fp8_block", "nvfp4")
         eager = stack == "vllm" and quant == "fp8_block"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from hwsim.fit.group import Group, floats, shapes, split
+from hwsim.fit.group import Group, counted, floats, shapes, split
 from hwsim.fit.loads import layer
 from hwsim.fit.quant import QUANT, Quant
 
@@ -25,6 +25,9 @@ def moe_kernels(table: pd.DataFrame) -> Iterator[Group]:
     """MoE layers of LLM frameworks; sets are named by framework and kernel library."""
     stack = table["fw"].astype(str) + table["kernel_source"].astype(str).map(_backend)
     for (gpu, name, quant), rows in split(table.assign(stack=stack), "gpu", "stack", "quant"):
+        if quant not in _QUANT:
+            yield counted("moe_kernels", gpu, "moe", name, quant, floats(rows["latency_s"]))
+            continue
         kind = _QUANT[quant]
         yield Group(
             "moe_kernels", gpu, "moe", name, quant, floats(rows["latency_s"]),
