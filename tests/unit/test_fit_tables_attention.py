@@ -39,6 +39,7 @@ INFERSIM = {
     "gpu": "H20", "kind": "mha", "phase": "decode", "num_heads": 16, "kv_dtype": "bf16", "batch": 1, "q_len": 1, "kv_len": 1024,
     "latency_s": 5e-5, "num_kv_heads": 2, "head_dim": 128.0,
 }  # fmt: skip
+LATENT = INFERSIM | {"gpu": "H800", "kind": "mla"}
 SERVED = {
     "hw": "RTX4090", "model": "meta-llama/Llama-3.1-8B", "tp": 2, "tool": "vllm-0.19.0 eager, kernel time", "prefill_chunk": 0,
     "kv_prefill": 0, "n_decode": 3, "kv_decode": 99, "latency_s": 1e-5,
@@ -47,6 +48,7 @@ LAYER = {
     "hw": "RTXPRO6000", "model": "meta-llama/Llama-3.1-8B", "tp": 2, "tool": "vllm-0.19.0 eager, kernel time",
     "layer": "rotary_emb", "tokens": 10, "latency_s": 1e-5,
 }  # fmt: skip
+CLASSIC = {"device": "Tesla P4", "op": "linear", "dtype": "fp32", "batch": 1, "m": 512, "n": 512, "k": 512, "latency_s": 1e-3}
 VIDUR = {
     "gpu": "A40-48GB", "model": "m", "op": "attn_rope", "tp": 2, "num_tokens": 10, "m": None, "n": None, "k": None,
     "hidden": 4096, "ffn": 11008, "n_head": 32, "n_kv_head": 8, "gated": 1, "latency_s": 1e-5,
@@ -218,6 +220,24 @@ def test_unknown_devices_and_networks_are_rows_without_an_error(tmp_path: Path) 
     served, layers = rows["llmservingsim_attention", "RTX4090"], rows["llmservingsim_layers", "RTXPRO6000"]
     assert (served["family"], served["mape"]) == ("decode", None)
     assert (layers["family"], layers["n"], layers["mape"]) == ("layer", 2, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "column", "family"),
+    [
+        ("attention_decode", KERNEL, "kv_cache_dtype", "decode"), ("attention_prefill", KERNEL, "kv_cache_dtype", "prefill"),
+        ("attention_prefill", KERNEL, "attn_dtype", "prefill"), ("mla_kernels", MLA, "kv_cache_dtype", "mla"),
+        ("infersim_attention", INFERSIM, "kv_dtype", "decode"), ("infersim_attention", LATENT, "kv_dtype", "mla"),
+        ("gemm_fp32_classic", CLASSIC, "dtype", "gemm"),
+    ],
+)  # fmt: skip
+def test_a_format_that_nobody_knows_is_not_taken_for_16_bits(
+    tmp_path: Path, name: str, row: dict[str, Any], column: str, family: str
+) -> None:
+    table(row, {}, {column: "fp8_odd"}).to_csv(tmp_path / f"{name}.csv", index=False)
+    (odd,) = (line for line in validate(tmp_path)["rows"] if "fp8_odd" in line["dtype"])
+    assert (odd["family"], odd["n"], odd["mape"]) == (family, 1, None)
+    assert any(line["mape"] is not None for line in validate(tmp_path)["rows"])
 
 
 def test_families_are_reported_by_the_names_of_the_document(tmp_path: Path) -> None:

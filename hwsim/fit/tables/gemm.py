@@ -49,6 +49,9 @@ def _launched(rows: pd.DataFrame, stack: str) -> Iterator[tuple[str, pd.DataFram
 def gemm_fp32_classic(table: pd.DataFrame) -> Iterator[Group]:
     """fp32 linear and batched products without TF32; V100 in fp16."""
     for (gpu, op, dtype), rows in split(table, "device", "op", "dtype"):
+        if dtype not in ("fp16", "fp32"):
+            yield counted("gemm_fp32_classic", gpu, "gemm", "pytorch", dtype, floats(rows["latency_s"]))
+            continue
         half, size = dtype == "fp16", 2.0 if dtype == "fp16" else 4.0
         odd = np.zeros(len(rows), bool)
         if half:
