@@ -246,7 +246,7 @@ def test_collective_stacks_name_library_launch_and_fabric(change: dict[str, Any]
     [
         (collectives, COLLECTIVE, "1000x8"), (gemm_power, GEMM, "384x1000"), (attention_power, ATTENTION, "8x4x128"),
         (moe_power, MOE | WATTS, "4096x2048x2x8"), (infersim_gemm_fp8, GEMM, "384x1000"),
-        (infersim_attention, ATTENTION | {"kind": "mla", "kv_dtype": "bf16"}, "8"),
+        (infersim_attention, ATTENTION | {"kind": "mla", "kv_dtype": "bf16"}, "8/1000"),
     ],
 )  # fmt: skip
 def test_every_row_names_its_shape_so_that_a_fit_can_hold_it_out(reader: Any, row: dict[str, Any], label: str) -> None:
