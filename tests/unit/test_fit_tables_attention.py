@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hwsim.catalogue import load_device
+from hwsim.catalogue import load_device, root
 from hwsim.cost.gpu import chip_of
+from hwsim.fit.devices import finder
 from hwsim.fit.group import Group
 from hwsim.fit.tables.attention import (
     attention_decode,
@@ -238,6 +239,31 @@ def test_a_format_that_nobody_knows_is_not_taken_for_16_bits(
     (odd,) = (line for line in validate(tmp_path)["rows"] if "fp8_odd" in line["dtype"])
     assert (odd["family"], odd["n"], odd["mape"]) == (family, 1, None)
     assert any(line["mape"] is not None for line in validate(tmp_path)["rows"])
+
+
+@pytest.mark.parametrize("name", ["stranger.yaml", "./stranger.yaml", "own/config.json", "meta-llama/Llama-3.1-8B", "."])
+def test_the_network_of_a_row_is_a_name_and_never_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A table can come from anyone: what it names is looked up in models/ and not on the disk."""
+    monkeypatch.chdir(tmp_path)
+    alias = name.startswith("meta")
+    for path in ("stranger.yaml", "own/config.json", "meta-llama/Llama-3.1-8B"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text((root("models") / "llama-3-70b.yaml").read_text())
+    (served,) = llmservingsim_attention(table(SERVED, {"model": name}))
+    (layer,) = llmservingsim_layers(table(LAYER, {"model": name}))
+    assert (served.family, layer.family) == (("attention_decode", "vector") if alias else ("decode", "layer"))
+    assert served.arguments.get("heads", np.array([16.0])).tolist() == [16.0]  # over two GPUs; the 70B network has 32
+
+
+def test_the_device_of_a_row_is_a_name_and_never_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "H200-SXM-141GB").mkdir()
+    (tmp_path / "stranger.yaml").write_text("extends: h200\n")
+    found = finder()
+    assert found("stranger.yaml") is None
+    known = found("H200-SXM-141GB")
+    assert known is not None
+    assert known.name == "h200"
 
 
 def test_families_are_reported_by_the_names_of_the_document(tmp_path: Path) -> None:

@@ -16,8 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hwsim.catalogue import load_model
-from hwsim.errors import HwsimError
+from hwsim.catalogue import known_model
 from hwsim.fit.group import Group, counted, floats, split
 from hwsim.lowering.model import Attention
 
@@ -140,10 +139,8 @@ def _sizes(rows: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
 
 
 def _attention(model: str) -> tuple[float, float, float]:
-    try:
-        found = load_model(model).layers[0][0].attention
-    except HwsimError:
-        return (np.nan,) * 3
+    network = known_model(model)
+    found = network.layers[0][0].attention if network else None
     return (found.heads, found.kv_heads, found.head_dim) if isinstance(found, Attention) else (np.nan,) * 3
 
 
