@@ -27,8 +27,13 @@ def finder(folder: Path | None = None) -> Callable[[str], Device | None]:
 def _own(folder: Path) -> Mapping[str, Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: not a folder; accepted: a folder of device files (.yaml)")
-    files = {path: read_mapping(path) for path in sorted(folder.glob("*.yaml"))}
-    return {name.lower(): path for path, data in files.items() for name in (path.stem, *_aliases(data.get("aliases")))}
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.yaml")):
+        for name in (path.stem, *_aliases(read_mapping(path).get("aliases"))):
+            other = found.setdefault(name.lower(), path)
+            if other != path:
+                raise InputError(f"{path}: {name[:80]!r} is a name of {other} too; accepted: names that no other device has")
+    return found
 
 
 def _aliases(raw: object) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from hwsim.catalogue import load_device
 from hwsim.cost.gpu import chip_of
 from hwsim.kernels.gemm import gemm
 from hwsim.kernels.sets import choose
-from tests.command import document, hwsim
+from tests.command import document, hwsim, refused
 
 MEASURED = Path(os.environ.get("HWSIM_DATA", Path(__file__).parents[3] / "shared" / "data")) / "measured"
 SHAPES = [
@@ -60,6 +60,16 @@ def test_a_folder_of_devices_is_searched_first(tmp_path):
     (row,) = document("validate", str(tmp_path / "data"), "--arch", str(tmp_path / "arch"))["rows"]
     assert row["device"] == "voodoo"
     assert row["mape"] < 0.02
+
+
+@pytest.mark.parametrize("first", ["aliases: [Voodoo 5]\n", "aliases: [B]\n"])
+def test_two_device_files_of_one_name_are_refused(tmp_path, first):
+    (tmp_path / "a.yaml").write_text(f"extends: h100\nsource: a test\n{first}")
+    (tmp_path / "b.yaml").write_text("extends: h200\nsource: a test\naliases: [voodoo 5]\n")
+    table("voodoo 5", 1.0).to_csv(tmp_path / "gemm_llm_kernels.csv", index=False)
+    err = refused("validate", str(tmp_path), "--arch", str(tmp_path))
+    assert "a.yaml" in err
+    assert "b.yaml" in err
 
 
 def test_a_fit_finds_the_parameters_that_made_the_table_and_a_device_file_takes_them(tmp_path):
