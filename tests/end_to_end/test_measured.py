@@ -164,6 +164,43 @@ def test_a_table_of_absurd_width_or_that_is_a_pipe_is_refused(tmp_path):
     assert hwsim("validate", str(tmp_path))[0] == 2
 
 
+def endless(rows: int) -> pd.DataFrame:
+    """A gemm table of one row over and over, which Parquet packs to almost nothing."""
+    return pd.DataFrame({name: np.ones(rows, dtype=np.int8) for name in ("m", "n", "k", "gpu", "fw", "quant", "latency_s")})
+
+
+@pytest.mark.parametrize(("cap", "rows"), [("MAX_ROWS", 1_000), ("MAX_CELLS", 7_000)])
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_a_table_of_too_many_rows_is_refused_before_it_is_read(tmp_path, monkeypatch, cap, rows, kind):
+    monkeypatch.setattr(f"hwsim.fit.size.{cap}", rows)
+    monkeypatch.setattr("pandas.read_parquet", None)
+    monkeypatch.setattr("pandas.read_csv", None)
+    path = tmp_path / f"gemm_llm_kernels.{kind}"
+    table = endless(1_001)
+    table.to_parquet(path) if kind == "parquet" else table.to_csv(path, index=False)
+    err = refused("validate", str(tmp_path))
+    assert path.name in err
+    assert f"at most {rows:,}" in err
+
+
+def test_a_small_file_of_21_million_rows_is_refused(tmp_path):
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    path = tmp_path / "gemm_llm_kernels.parquet"
+    part = pa.table(endless(1_000_000))
+    with ParquetWriter(path, part.schema) as file:
+        for _ in range(21):
+            file.write_table(part)
+    assert path.stat().st_size < 1_000_000
+    assert "21,000,000 rows" in refused("fit", str(path), "--out", str(tmp_path / "x.yaml"))
+
+
+def test_a_parquet_file_with_a_broken_end_is_refused(tmp_path):
+    (tmp_path / "gemm_llm_kernels.parquet").write_bytes(b"PAR1" + b"\x15\x99" * 20 + b"\x10\0\0\0PAR1")
+    assert "gemm_llm_kernels.parquet" in refused("validate", str(tmp_path))
+
+
 @pytest.mark.parametrize("content", ["gpu,fw\n1,2\n", "\x00\x01", ""])
 def test_a_bad_table_is_refused_by_name(tmp_path, content):
     (tmp_path / "gemm_llm_kernels.csv").write_text(content)
