@@ -86,9 +86,13 @@ def _numbers(given: Mapping[str, Any], known: Mapping[str, Parameter], where: st
             f"{where}: {(unknown or missing)[0]!r} is {'not known' if unknown else 'missing'}; accepted: {', '.join(known)}"
         )
     try:
-        return {name: parse(value, known[name].unit) for name, value in given.items()}
+        numbers = {name: parse(value, known[name].unit) for name, value in given.items()}
     except HwsimError as error:
         raise InputError(f"{where}: {error}") from error
+    for name, number in numbers.items():
+        if not known[name].accepts(number):
+            raise InputError(f"{where}: {name}: {str(given[name])[:40]}; accepted: {known[name].accepted}")
+    return numbers
 
 
 def _words(raw: Any, where: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import yaml
 from hwsim.catalogue import load_device
 from hwsim.cost.gpu import chip_of
 from hwsim.kernels.gemm import gemm
-from hwsim.kernels.sets import choose
+from hwsim.kernels.sets import choose, stated
+from hwsim.quantity import show
 from tests.command import document, hwsim, refused
 
 MEASURED = Path(os.environ.get("HWSIM_DATA", Path(__file__).parents[3] / "shared" / "data")) / "measured"
@@ -109,6 +111,24 @@ def test_bad_kernel_models_are_refused_by_name(tmp_path, kernels, word):
     assert status == 2
     assert "kernels" in err
     assert word in err
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "value", "accepted"),
+    [
+        ("power", "knee", "0", "more than 0; a fit stays within 0.003 and 1"), ("power", "sharp", "0", "more than 0"),
+        ("collective", "rate_3", "0", "more than 0"), ("collective", "peers", "-1", "-0.9 or more"),
+        ("gemm", "dram", "-0.5", "more than 0"), ("gemm", "row", "-1 ns", "0 or more"),
+    ],
+)  # fmt: skip
+def test_a_number_that_no_kernel_can_have_is_refused_where_it_is_written(tmp_path, family, name, value, accepted):
+    path = tmp_path / "mine.yaml"
+    whole = {known: show(one.start, one.unit) for known, one in stated(family).items()}
+    one = {"stacks": ["any"], "formats": ["any"], "fitted": "a test", "parameters": whole | {name: value}}
+    path.write_text(f"extends: h100\nsource: a test\nkernels: {json.dumps({family: [one]})}\n")
+    err = refused("show", str(path))
+    assert "mine.yaml" in err
+    assert f"kernels.{family}.0: {name}: {value}; accepted: {accepted}" in err
 
 
 @pytest.mark.parametrize(
