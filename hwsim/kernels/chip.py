@@ -51,7 +51,7 @@ class Parameter:
 
     @property
     def accepted(self) -> str:
-        """The numbers that a set may hold, in words: beyond `high` a fit never goes, but a person may."""
+        """The numbers that a set may hold, in words: above `high` a fit never goes, but a person may."""
         low = f"{show(self.low, self.unit)} or more" if self.low <= 0.0 else "0 or more" if self.off else "more than 0"
         return f"{low}; a fit stays within {show(self.low, self.unit)} and {show(self.high, self.unit)}"
 

@@ -119,6 +119,7 @@ def test_bad_kernel_models_are_refused_by_name(tmp_path, kernels, word):
         ("power", "knee", "0", "more than 0; a fit stays within 0.003 and 1"), ("power", "sharp", "0", "more than 0"),
         ("collective", "rate_3", "0", "more than 0"), ("collective", "peers", "-1", "-0.9 or more"),
         ("gemm", "dram", "-0.5", "more than 0"), ("gemm", "row", "-1 ns", "0 or more"),
+        ("gemm", "tiles", "5", "a whole number from 0 to 4"), ("gemm", "tiles", "0.5", "a whole number from 0 to 4"),
     ],
 )  # fmt: skip
 def test_a_number_that_no_kernel_can_have_is_refused_where_it_is_written(tmp_path, family, name, value, accepted):
