@@ -51,6 +51,19 @@ def test_a_model_is_right_about_itself_and_says_which_gpu_it_does_not_know(tmp_p
     assert "unknown: Voodoo 5" in out
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_rows_that_the_cache_made_fast_are_reported_with_and_without(tmp_path, kind):
+    seconds = predicted("h200")
+    seconds[3] /= 2
+    rows = table("H200", seconds).assign(l2_hot_likely=np.arange(len(SHAPES)) == 3)
+    path = tmp_path / f"gemm_llm_kernels.{kind}"
+    rows.to_csv(path, index=False) if kind == "csv" else rows.to_parquet(path)
+    found = {row["subset"]: row for row in document("validate", str(tmp_path))["rows"]}
+    assert found["all"]["mape"] == pytest.approx(1 / len(SHAPES))
+    assert found["without l2-hot rows"]["mape"] == pytest.approx(0.0)
+    assert found["without l2-hot rows"]["n"] == len(SHAPES) - 1
+
+
 def test_a_folder_of_devices_is_searched_first(tmp_path):
     """A GPU that arch/ does not know is its datasheet and the generation it is of."""
     (tmp_path / "arch").mkdir()

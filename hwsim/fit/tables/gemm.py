@@ -1,7 +1,8 @@
 """GEMM tables. Weights are cold in a network; a benchmark cycles through a few copies of them (`copies`).
 
 Excluded by name: a vLLM fp8 kernel on B200 that takes 20 us for one row whatever the shape; Tesla P4 shapes that run at a third
-of the rate of round ones; V100 fp16 shapes without a tensor-core kernel; vLLM's eager fp8_block launches, which are host-bound.
+of the rate of round ones; V100 fp16 shapes without a tensor-core kernel; rows that their table marks as faster than the DRAM
+(`l2_hot_likely`). vLLM's eager fp8_block launches, which are host-bound, are stacks of their own.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from hwsim.fit.group import Group, counted, floats, shapes, split
 from hwsim.fit.quant import QUANT
@@ -27,7 +29,7 @@ def gemm_llm_kernels(table: pd.DataFrame) -> Iterator[Group]:
         kind = QUANT[quant]
         single = stack == "vllm" and quant in ("fp8_block", "nvfp4")
         eager = stack == "vllm" and quant == "fp8_block"
-        odd = (rows["m"] == 1).to_numpy() & (gpu == "B200-SXM-180GB" and stack == "vllm" and quant == "fp8")
+        slow = gpu == "B200-SXM-180GB" and stack == "vllm" and quant == "fp8"
         for name, part in _launched(rows, stack) if eager else [(stack, rows)]:
             yield Group(
                 "gemm_llm_kernels", gpu, "gemm", name, quant, floats(part["latency_s"]),
@@ -36,8 +38,18 @@ def gemm_llm_kernels(table: pd.DataFrame) -> Iterator[Group]:
                     "scaled": 128.0 if kind.format == "fp8_block" else np.inf,
                 },
                 kind.format, kind.peak, label=shapes(part, "n", "k"),
-                excluded={"without vLLM fp8 at m = 1 on B200": odd} if odd.any() else {},
+                excluded=_odd(part, slow),
             )  # fmt: skip
+
+
+def _odd(rows: pd.DataFrame, slow: bool) -> dict[str, NDArray[np.bool_]]:
+    """Rows to leave out by name, where there are any; `slow` where the kernel for one row is."""
+    hot = rows["l2_hot_likely"].isin([True, "True"]) if "l2_hot_likely" in rows else np.zeros(len(rows))
+    named = {
+        "without vLLM fp8 at m = 1 on B200": np.asarray((rows["m"] == 1) & slow, dtype=bool),
+        "without l2-hot rows": np.asarray(hot, dtype=bool),
+    }
+    return {name: flags for name, flags in named.items() if flags.any()}
 
 
 def _launched(rows: pd.DataFrame, stack: str) -> Iterator[tuple[str, pd.DataFrame]]:
