@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hwsim.catalogue import load_device
 from hwsim.cost.gpu import chip_of
-from hwsim.fit.calibrate import calibrate
+from hwsim.fit.calibrate import _Rows, calibrate, split
 from hwsim.fit.group import Group
 from hwsim.fit.loads import balanced, classes, layer, loads, power_law
 from hwsim.fit.tables.attention import infersim_attention
@@ -244,7 +244,7 @@ def test_collective_stacks_name_library_launch_and_fabric(change: dict[str, Any]
 @pytest.mark.parametrize(
     ("reader", "row", "label"),
     [
-        (collectives, COLLECTIVE, "1000x8"), (gemm_power, GEMM, "384x1000"), (attention_power, ATTENTION, "8x4x128"),
+        (collectives, COLLECTIVE, "8x1000"), (gemm_power, GEMM, "384x1000"), (attention_power, ATTENTION, "8x4x128"),
         (moe_power, MOE | WATTS, "4096x2048x2x8"), (infersim_gemm_fp8, GEMM, "384x1000"),
         (infersim_attention, ATTENTION | {"kind": "mla", "kv_dtype": "bf16"}, "8/1000"),
     ],
@@ -278,6 +278,12 @@ def test_a_fit_of_collectives_is_judged_on_sizes_that_it_has_not_seen(tmp_path: 
     rows(COLLECTIVE, *sizes).to_csv(tmp_path / "collectives.csv", index=False)
     (one,) = calibrate([tmp_path / "collectives.csv"])["kernels"]["collective"]
     assert "15 of 15 rows; unseen shapes: MAPE" in one["fitted"]
+
+
+def test_collectives_that_a_fit_does_not_see_are_of_every_count_of_devices() -> None:
+    sizes = [{"num_gpus": count, "message_bytes": 2**power_} for power_ in range(10, 22) for count in (2, 4, 8, 16)]
+    _, unseen, _ = split([_Rows(only(collectives(rows(COLLECTIVE, *sizes))), load_device("h200"))])
+    assert set(unseen[0].group.arguments["devices"]) == {2.0, 4.0, 8.0, 16.0}
 
 
 def test_vector_kernels_read_one_tensor_or_two_and_reduce_rows() -> None:

@@ -22,13 +22,16 @@ _FABRICS = {"PCIe": "-pcie", "PCIe + network": "-pcie", "pairwise NVLink + PCIe"
 
 
 def collectives(table: pd.DataFrame) -> Iterator[Group]:
-    """All-reduce, gather, scatter, all-to-all and send, by library; `devices` are those of all nodes."""
+    """All-reduce, gather, scatter, all-to-all and send, by library; `devices` are those of all nodes.
+
+    A shape's word begins with the devices: sorted by size first, every fourth shape could be all those of one count of devices.
+    """
     stack = [_stack(row) for row in table.fillna({"lib_version": ""}).to_dict("records")]
     for (gpu, name, what), rows in split(table.assign(stack=stack), "gpu", "stack", "collective"):
         arguments = {"name": what, "bytes": _bytes(rows), "devices": floats(rows["num_gpus"])}
         yield Group(
             "collectives", gpu, "collective", name, what, floats(rows["latency_s"]), arguments, what, "fp32",
-            label=shapes(rows, "message_bytes", "num_gpus"),
+            label=shapes(rows, "num_gpus", "message_bytes"),
         )  # fmt: skip
 
 
