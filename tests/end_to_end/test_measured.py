@@ -217,6 +217,14 @@ def test_a_table_of_too_many_rows_is_refused_before_it_is_read(tmp_path, monkeyp
     assert f"at most {rows:,}" in err
 
 
+@pytest.mark.parametrize("content", ["\n" + "," * 99 + "\n" * 11, "a\n" + "," * 99 + "\n" * 11, "a,b\n" + "1\r" * 600])
+def test_columns_and_rows_of_text_are_counted_wherever_they_stand(tmp_path, monkeypatch, content):
+    monkeypatch.setattr("hwsim.fit.size.MAX_CELLS", 1_000)
+    monkeypatch.setattr("pandas.read_csv", None)
+    (tmp_path / "gemm_llm_kernels.csv").write_text(content, newline="")
+    assert "at most 1,000" in refused("validate", str(tmp_path))
+
+
 def test_a_small_file_of_21_million_rows_is_refused(tmp_path):
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
