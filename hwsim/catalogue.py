@@ -65,9 +65,22 @@ def _aliases(folder: str) -> Mapping[str, str]:
     return {str(alias).lower(): name for name, data in raw.items() for alias in data.get("aliases", ())}
 
 
-def known_devices() -> frozenset[str]:
-    """Every name and alias of arch/, in lower case."""
-    return frozenset({*names("arch"), *_aliases("arch")})
+def _known_file(folder: str, name: str) -> Path | None:
+    """The file that ships under a name or alias, whatever files of that name there are elsewhere; None for one not known."""
+    stem = name.lower() if name.lower() in names(folder) else _aliases(folder).get(name.lower())
+    return root(folder) / f"{stem}.yaml" if stem else None
+
+
+def known_device(name: str) -> Device | None:
+    """A device of arch/ by name or alias, never by path, for names that a stranger wrote; None for one not known."""
+    path = _known_file("arch", name)
+    return _read_device(path) if path else None
+
+
+def known_model(name: str) -> Model | None:
+    """A network of models/ by name or alias, never by path, for names that a stranger wrote; None for one not known."""
+    path = _known_file("models", name)
+    return _read_model(path) if path else None
 
 
 def load_device(name: str | Path) -> Device:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
-from hwsim.catalogue import known_devices, load_device
+from hwsim.catalogue import known_device, load_device
 from hwsim.device import Device
 from hwsim.errors import InputError
 from hwsim.files import read_mapping
@@ -14,12 +14,12 @@ from hwsim.files import read_mapping
 
 def finder(folder: Path | None = None) -> Callable[[str], Device | None]:
     """Name or alias -> device, None for one that is not known. InputError for a device file that cannot be read."""
-    own, known = _own(folder) if folder else {}, known_devices()
+    own = _own(folder) if folder else {}
 
     @cache
     def found(name: str) -> Device | None:
         path = own.get(name.lower())
-        return load_device(path or name) if path or name.lower() in known else None
+        return load_device(path) if path else known_device(name)
 
     return found
 
@@ -27,8 +27,13 @@ def finder(folder: Path | None = None) -> Callable[[str], Device | None]:
 def _own(folder: Path) -> Mapping[str, Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: not a folder; accepted: a folder of device files (.yaml)")
-    files = {path: read_mapping(path) for path in sorted(folder.glob("*.yaml"))}
-    return {name.lower(): path for path, data in files.items() for name in (path.stem, *_aliases(data.get("aliases")))}
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.yaml")):
+        for name in (path.stem, *_aliases(read_mapping(path).get("aliases"))):
+            other = found.setdefault(name.lower(), path)
+            if other != path:
+                raise InputError(f"{path}: {name[:80]!r} is a name of {other} too; accepted: names that no other device has")
+    return found
 
 
 def _aliases(raw: object) -> tuple[str, ...]:

@@ -17,7 +17,8 @@ class Group:
 
     `format` is the number format that parameter sets are named by, `peak` the one whose peak the kernel computes at; `label` the
     shape family of each row, so that whole ones can be held out. `excluded` names rows that the error without them leaves out.
-    `report` is the family that reports name, where it is not the kernel's. A family without kernel models has rows but no error.
+    `report` is the family that reports name, where it is not the kernel's. A family without kernel models has rows but no error;
+    rows of a number format that nobody knows have no family at all (`counted`).
     `subset` says which rows of the table a reader keeps, where it is not all.
     """
 
@@ -42,10 +43,26 @@ class Group:
         return len(self.measured)
 
 
+def counted(
+    table: str, device: str, report: str, stack: str, dtype: str, measured: NDArray[np.float64], quantity: str = "latency",
+    subset: str = "all",
+) -> Group:  # fmt: skip
+    """Rows whose number format is not known: reports count them under `report` and give no error."""
+    return Group(table, device, "", stack, dtype, measured, {}, dtype, "", quantity=quantity, report=report, subset=subset)
+
+
 def split(table: pd.DataFrame, *columns: str) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
     """Rows with equal words in `columns`, with those words."""
     for words, rows in table.groupby(list(columns), observed=True, sort=True, dropna=False):
         yield tuple(map(str, words)), rows
+
+
+def shapes(rows: pd.DataFrame, *columns: str) -> NDArray[np.object_]:
+    """The shape of each row: its words in `columns`, joined by x."""
+    words = rows[columns[0]].astype(str)
+    for name in columns[1:]:
+        words = words + "x" + rows[name].astype(str)
+    return words.to_numpy(dtype=object)
 
 
 def floats(column: pd.Series[Any]) -> NDArray[np.float64]:

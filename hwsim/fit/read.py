@@ -15,9 +15,8 @@ import pandas as pd
 from hwsim.errors import InputError
 from hwsim.fit import tables
 from hwsim.fit.group import Group
+from hwsim.fit.size import fits
 
-MAX_BYTES = 1 << 30
-MAX_HEADER = 1 << 16
 _LARGEST = 1e15
 _MAY_BE_ZERO = frozenset({"window", "resident", "quantised", "load", "count", "ops", "rows", "bytes"})
 _MAY_BE_ENDLESS = frozenset({"scaled", "copies"})
@@ -49,28 +48,16 @@ def groups(path: Path) -> Iterator[Group]:
     """The groups of one table. InputError for what cannot be read or cannot have been measured."""
     if path.stem not in readers():
         raise InputError(f"{path}: no table is named {path.stem[:40]!r}; accepted: {', '.join(sorted(readers()))}")
-    _ordinary(path)
     try:
+        fits(path)
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
         yield from (_checked(group, path) for group in readers()[path.stem](table))
     except KeyError as error:
         raise InputError(
             f"{path}: {str(error)[:200]} is no column or word of it; accepted: those of the table's README"
         ) from error
-    except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
+    except (ValueError, TypeError, AttributeError, ArithmeticError, OSError) as error:
         raise InputError(f"{path}: {str(error)[:200]}; accepted: the columns of the table's README") from error
-
-
-def _ordinary(path: Path) -> None:
-    """A regular file of a size and width that fits."""
-    if not path.is_file():
-        raise InputError(f"{path}: not a file; accepted: a table of measured rows (.parquet, .csv)")
-    if path.stat().st_size > MAX_BYTES:
-        raise InputError(f"{path}: {path.stat().st_size} bytes; accepted: at most {MAX_BYTES}")
-    if path.suffix == ".csv":
-        with path.open("rb") as file:
-            if b"\n" not in (start := file.read(MAX_HEADER)) and len(start) == MAX_HEADER:
-                raise InputError(f"{path}: line 1 is longer than {MAX_HEADER} bytes; accepted: the columns of the table's README")
 
 
 def _checked(group: Group, path: Path) -> Group:

@@ -1,8 +1,8 @@
 """`hwsim validate DIR`: every measured table in a folder against the models, one line per table, device, stack and format.
 
-A device that is not known, or has no kernel model for the rows, is a line with its number of rows and no error. Rows that a
-table's reader names as excluded (a fallback kernel, an eager launch) are reported with and without. Watts are reported as energy
-too: the same errors row by row, whose `bias` is that of the sum over all rows.
+A device that is not known, or has no kernel model for the rows, is a line with its number of rows and no error; so is a number
+format that is not known. Rows that a table's reader names as excluded (a fallback kernel, an eager launch) are reported with and
+without. Watts are reported as energy too: the same errors row by row, whose `bias` is that of the sum over all rows.
 """
 
 from __future__ import annotations

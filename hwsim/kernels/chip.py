@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from hwsim.op import Array
+from hwsim.quantity import show
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,10 @@ class Chip:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One fitted number: its SI unit ("" for a fraction or exponent), where a fit starts and may go, and what it means."""
+    """One fitted number: its SI unit ("" for a fraction or exponent), where a fit starts and may go, and what it means.
+
+    `off` says that 0 stands for a part that a kernel does not have, though a fit stays above.
+    """
 
     name: str
     unit: str
@@ -43,3 +47,14 @@ class Parameter:
     low: float
     high: float
     meaning: str
+    off: bool = False
+
+    @property
+    def accepted(self) -> str:
+        """The numbers that a set may hold, in words: above `high` a fit never goes, but a person may."""
+        low = f"{show(self.low, self.unit)} or more" if self.low <= 0.0 else "0 or more" if self.off else "more than 0"
+        return f"{low}; a fit stays within {show(self.low, self.unit)} and {show(self.high, self.unit)}"
+
+    def accepts(self, number: float) -> bool:
+        """Whether a set may hold `number`: a rate, part or exponent that a fit keeps above 0 divides, or is lost without."""
+        return number > 0.0 or (number >= self.low if self.low <= 0.0 else self.off and number == 0.0)

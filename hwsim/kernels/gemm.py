@@ -52,15 +52,19 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("l2", "B", 64.0, 8.0, 512.0, "bytes per clock and SM from the last-level cache to a tile"),
     Parameter("store", "B", 15.0, 2.0, 300.0, "bytes per clock and SM that the end of a tile writes"),
     Parameter("resident", "", 0.4, 0.05, 1.5, "share of the last-level cache that a call's operands find again"),
-    Parameter("step", "s", 2e-8, 1e-10, 1e-6, "latency of one step of the main loop, 128 bytes deep"),
-    Parameter("split", "s", 2e-6, 1e-7, 1e-4, "fixed cost of adding up a split reduction"),
-    Parameter("promote", "", 1.0, 0.01, 4.0, "block scales: fp32 multiply-adds per output and block outside the matrix unit"),
+    Parameter("step", "s", 2e-8, 1e-10, 1e-6, "latency of one step of the main loop, 128 bytes deep", off=True),
+    Parameter("split", "s", 2e-6, 1e-7, 1e-4, "fixed cost of adding up a split reduction", off=True),
+    Parameter(
+        "promote", "", 1.0, 0.01, 4.0, "block scales: fp32 multiply-adds per output and block outside the matrix unit", off=True
+    ),
     Parameter("throttle", "", 0.01, 1e-4, 0.2, "slow-down of long kernels by the power cap, per ratio of matrix to vector peak"),
     Parameter("window", "s", 2e-3, 1e-3, 1e-1, "kernel time at which half of the slow-down is reached"),
-    Parameter("passes", "", 1.0, 1e-2, 20.0, "quantise pass: times its bytes at the datasheet's bandwidth"),
-    Parameter("row", "s", 1e-9, 1e-11, 3e-8, "quantise pass: least time per row"),
-    Parameter("reread", "", 0.1, 1e-3, 30.0, "weights beyond the cache read again: times their bytes at full bandwidth"),
-    Parameter("host", "s", 5e-5, 1e-6, 3e-4, "least time of an eager launch"),
+    Parameter("passes", "", 1.0, 1e-2, 20.0, "quantise pass: times its bytes at the datasheet's bandwidth", off=True),
+    Parameter("row", "s", 1e-9, 1e-11, 3e-8, "quantise pass: least time per row", off=True),
+    Parameter(
+        "reread", "", 0.1, 1e-3, 30.0, "weights beyond the cache read again: times their bytes at full bandwidth", off=True
+    ),
+    Parameter("host", "s", 5e-5, 1e-6, 3e-4, "least time of an eager launch", off=True),
 )
 
 # which kernel a stack picks; part of a set, never fitted

@@ -71,6 +71,8 @@ def _kernel_set(family: str, raw: Mapping[str, Any], where: str) -> KernelSet:
             raise InputError(f"{where}.{part}: {str(values)[:40]!r}; accepted: a mapping of names to numbers")
         given |= values
     numbers = _numbers(given, stated(family), where)
+    for name in numbers.keys() - fitted_parameters(family).keys():
+        _choice(numbers[name], stated(family)[name], where)
     words = {name: _words(raw.get(name), f"{where}.{name}") for name in ("stacks", "formats")}
     if not isinstance(raw.get("fitted"), str):
         raise InputError(f"{where}.fitted: missing; accepted: on which rows, and with which error")
@@ -86,9 +88,19 @@ def _numbers(given: Mapping[str, Any], known: Mapping[str, Parameter], where: st
             f"{where}: {(unknown or missing)[0]!r} is {'not known' if unknown else 'missing'}; accepted: {', '.join(known)}"
         )
     try:
-        return {name: parse(value, known[name].unit) for name, value in given.items()}
+        numbers = {name: parse(value, known[name].unit) for name, value in given.items()}
     except HwsimError as error:
         raise InputError(f"{where}: {error}") from error
+    for name, number in numbers.items():
+        if not known[name].accepts(number):
+            raise InputError(f"{where}: {name}: {str(given[name])[:40]}; accepted: {known[name].accepted}")
+    return numbers
+
+
+def _choice(number: float, one: Parameter, where: str) -> None:
+    """InputError for a choice of kernel that is none."""
+    if number != round(number) or not one.low <= number <= one.high:
+        raise InputError(f"{where}: {one.name}: {number:g}; accepted: a whole number from {one.low:g} to {one.high:g}")
 
 
 def _words(raw: Any, where: str) -> tuple[str, ...]:

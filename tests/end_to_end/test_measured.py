@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import yaml
 from hwsim.catalogue import load_device
 from hwsim.cost.chips import chip_of
 from hwsim.kernels.gemm import gemm
-from hwsim.kernels.sets import choose
-from tests.command import document, hwsim
+from hwsim.kernels.sets import choose, stated
+from hwsim.quantity import show
+from tests.command import document, hwsim, refused
 
 MEASURED = Path(os.environ.get("HWSIM_DATA", Path(__file__).parents[3] / "shared" / "data")) / "measured"
 SHAPES = [
@@ -49,6 +51,19 @@ def test_a_model_is_right_about_itself_and_says_which_gpu_it_does_not_know(tmp_p
     assert "unknown: Voodoo 5" in out
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_rows_that_the_cache_made_fast_are_reported_with_and_without(tmp_path, kind):
+    seconds = predicted("h200")
+    seconds[3] /= 2
+    rows = table("H200", seconds).assign(l2_hot_likely=np.arange(len(SHAPES)) == 3)
+    path = tmp_path / f"gemm_llm_kernels.{kind}"
+    rows.to_csv(path, index=False) if kind == "csv" else rows.to_parquet(path)
+    found = {row["subset"]: row for row in document("validate", str(tmp_path))["rows"]}
+    assert found["all"]["mape"] == pytest.approx(1 / len(SHAPES))
+    assert found["without l2-hot rows"]["mape"] == pytest.approx(0.0)
+    assert found["without l2-hot rows"]["n"] == len(SHAPES) - 1
+
+
 def test_a_folder_of_devices_is_searched_first(tmp_path):
     """A GPU that arch/ does not know is its datasheet and the generation it is of."""
     (tmp_path / "arch").mkdir()
@@ -60,6 +75,16 @@ def test_a_folder_of_devices_is_searched_first(tmp_path):
     (row,) = document("validate", str(tmp_path / "data"), "--arch", str(tmp_path / "arch"))["rows"]
     assert row["device"] == "voodoo"
     assert row["mape"] < 0.02
+
+
+@pytest.mark.parametrize("first", ["aliases: [Voodoo 5]\n", "aliases: [B]\n"])
+def test_two_device_files_of_one_name_are_refused(tmp_path, first):
+    (tmp_path / "a.yaml").write_text(f"extends: h100\nsource: a test\n{first}")
+    (tmp_path / "b.yaml").write_text("extends: h200\nsource: a test\naliases: [voodoo 5]\n")
+    table("voodoo 5", 1.0).to_csv(tmp_path / "gemm_llm_kernels.csv", index=False)
+    err = refused("validate", str(tmp_path), "--arch", str(tmp_path))
+    assert "a.yaml" in err
+    assert "b.yaml" in err
 
 
 def test_a_fit_finds_the_parameters_that_made_the_table_and_a_device_file_takes_them(tmp_path):
@@ -99,6 +124,25 @@ def test_bad_kernel_models_are_refused_by_name(tmp_path, kernels, word):
     assert status == 2
     assert "kernels" in err
     assert word in err
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "value", "accepted"),
+    [
+        ("power", "knee", "0", "more than 0; a fit stays within 0.003 and 1"), ("power", "sharp", "0", "more than 0"),
+        ("collective", "rate_3", "0", "more than 0"), ("collective", "peers", "-1", "-0.9 or more"),
+        ("gemm", "dram", "-0.5", "more than 0"), ("gemm", "row", "-1 ns", "0 or more"),
+        ("gemm", "tiles", "5", "a whole number from 0 to 4"), ("gemm", "tiles", "0.5", "a whole number from 0 to 4"),
+    ],
+)  # fmt: skip
+def test_a_number_that_no_kernel_can_have_is_refused_where_it_is_written(tmp_path, family, name, value, accepted):
+    path = tmp_path / "mine.yaml"
+    whole = {known: show(one.start, one.unit) for known, one in stated(family).items()}
+    one = {"stacks": ["any"], "formats": ["any"], "fitted": "a test", "parameters": whole | {name: value}}
+    path.write_text(f"extends: h100\nsource: a test\nkernels: {json.dumps({family: [one]})}\n")
+    err = refused("show", str(path))
+    assert "mine.yaml" in err
+    assert f"kernels.{family}.0: {name}: {value}; accepted: {accepted}" in err
 
 
 @pytest.mark.parametrize(
@@ -152,6 +196,51 @@ def test_a_table_of_absurd_width_or_that_is_a_pipe_is_refused(tmp_path):
     path.unlink()
     os.mkfifo(path)
     assert hwsim("validate", str(tmp_path))[0] == 2
+
+
+def endless(rows: int) -> pd.DataFrame:
+    """A gemm table of one row over and over, which Parquet packs to almost nothing."""
+    return pd.DataFrame({name: np.ones(rows, dtype=np.int8) for name in ("m", "n", "k", "gpu", "fw", "quant", "latency_s")})
+
+
+@pytest.mark.parametrize(("cap", "rows"), [("MAX_ROWS", 1_000), ("MAX_CELLS", 7_000)])
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_a_table_of_too_many_rows_is_refused_before_it_is_read(tmp_path, monkeypatch, cap, rows, kind):
+    monkeypatch.setattr(f"hwsim.fit.size.{cap}", rows)
+    monkeypatch.setattr("pandas.read_parquet", None)
+    monkeypatch.setattr("pandas.read_csv", None)
+    path = tmp_path / f"gemm_llm_kernels.{kind}"
+    table = endless(1_001)
+    table.to_parquet(path) if kind == "parquet" else table.to_csv(path, index=False)
+    err = refused("validate", str(tmp_path))
+    assert path.name in err
+    assert f"at most {rows:,}" in err
+
+
+@pytest.mark.parametrize("content", ["\n" + "," * 99 + "\n" * 11, "a\n" + "," * 99 + "\n" * 11, "a,b\n" + "1\r" * 600])
+def test_columns_and_rows_of_text_are_counted_wherever_they_stand(tmp_path, monkeypatch, content):
+    monkeypatch.setattr("hwsim.fit.size.MAX_CELLS", 1_000)
+    monkeypatch.setattr("pandas.read_csv", None)
+    (tmp_path / "gemm_llm_kernels.csv").write_text(content, newline="")
+    assert "at most 1,000" in refused("validate", str(tmp_path))
+
+
+def test_a_small_file_of_21_million_rows_is_refused(tmp_path):
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    path = tmp_path / "gemm_llm_kernels.parquet"
+    part = pa.table(endless(1_000_000))
+    with ParquetWriter(path, part.schema) as file:
+        for _ in range(21):
+            file.write_table(part)
+    assert path.stat().st_size < 1_000_000
+    assert "21,000,000 rows" in refused("fit", str(path), "--out", str(tmp_path / "x.yaml"))
+
+
+def test_a_parquet_file_with_a_broken_end_is_refused(tmp_path):
+    (tmp_path / "gemm_llm_kernels.parquet").write_bytes(b"PAR1" + b"\x15\x99" * 20 + b"\x10\0\0\0PAR1")
+    assert "gemm_llm_kernels.parquet" in refused("validate", str(tmp_path))
 
 
 @pytest.mark.parametrize("content", ["gpu,fw\n1,2\n", "\x00\x01", ""])

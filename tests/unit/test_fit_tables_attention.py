@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hwsim.catalogue import load_device
+from hwsim.catalogue import load_device, root
 from hwsim.cost.chips import chip_of
+from hwsim.fit.devices import finder
 from hwsim.fit.group import Group
 from hwsim.fit.tables.attention import (
     attention_decode,
@@ -39,6 +40,7 @@ INFERSIM = {
     "gpu": "H20", "kind": "mha", "phase": "decode", "num_heads": 16, "kv_dtype": "bf16", "batch": 1, "q_len": 1, "kv_len": 1024,
     "latency_s": 5e-5, "num_kv_heads": 2, "head_dim": 128.0,
 }  # fmt: skip
+LATENT = INFERSIM | {"gpu": "H800", "kind": "mla"}
 SERVED = {
     "hw": "RTX4090", "model": "meta-llama/Llama-3.1-8B", "tp": 2, "tool": "vllm-0.19.0 eager, kernel time", "prefill_chunk": 0,
     "kv_prefill": 0, "n_decode": 3, "kv_decode": 99, "latency_s": 1e-5,
@@ -47,6 +49,7 @@ LAYER = {
     "hw": "RTXPRO6000", "model": "meta-llama/Llama-3.1-8B", "tp": 2, "tool": "vllm-0.19.0 eager, kernel time",
     "layer": "rotary_emb", "tokens": 10, "latency_s": 1e-5,
 }  # fmt: skip
+CLASSIC = {"device": "Tesla P4", "op": "linear", "dtype": "fp32", "batch": 1, "m": 512, "n": 512, "k": 512, "latency_s": 1e-3}
 VIDUR = {
     "gpu": "A40-48GB", "model": "m", "op": "attn_rope", "tp": 2, "num_tokens": 10, "m": None, "n": None, "k": None,
     "hidden": 4096, "ffn": 11008, "n_head": 32, "n_kv_head": 8, "gated": 1, "latency_s": 1e-5,
@@ -218,6 +221,49 @@ def test_unknown_devices_and_networks_are_rows_without_an_error(tmp_path: Path) 
     served, layers = rows["llmservingsim_attention", "RTX4090"], rows["llmservingsim_layers", "RTXPRO6000"]
     assert (served["family"], served["mape"]) == ("decode", None)
     assert (layers["family"], layers["n"], layers["mape"]) == ("layer", 2, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "column", "family"),
+    [
+        ("attention_decode", KERNEL, "kv_cache_dtype", "decode"), ("attention_prefill", KERNEL, "kv_cache_dtype", "prefill"),
+        ("attention_prefill", KERNEL, "attn_dtype", "prefill"), ("mla_kernels", MLA, "kv_cache_dtype", "mla"),
+        ("infersim_attention", INFERSIM, "kv_dtype", "decode"), ("infersim_attention", LATENT, "kv_dtype", "mla"),
+        ("gemm_fp32_classic", CLASSIC, "dtype", "gemm"),
+    ],
+)  # fmt: skip
+def test_a_format_that_nobody_knows_is_not_taken_for_16_bits(
+    tmp_path: Path, name: str, row: dict[str, Any], column: str, family: str
+) -> None:
+    table(row, {}, {column: "fp8_odd"}).to_csv(tmp_path / f"{name}.csv", index=False)
+    (odd,) = (line for line in validate(tmp_path)["rows"] if "fp8_odd" in line["dtype"])
+    assert (odd["family"], odd["n"], odd["mape"]) == (family, 1, None)
+    assert any(line["mape"] is not None for line in validate(tmp_path)["rows"])
+
+
+@pytest.mark.parametrize("name", ["stranger.yaml", "./stranger.yaml", "own/config.json", "meta-llama/Llama-3.1-8B", "."])
+def test_the_network_of_a_row_is_a_name_and_never_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A table can come from anyone: what it names is looked up in models/ and not on the disk."""
+    monkeypatch.chdir(tmp_path)
+    alias = name.startswith("meta")
+    for path in ("stranger.yaml", "own/config.json", "meta-llama/Llama-3.1-8B"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text((root("models") / "llama-3-70b.yaml").read_text())
+    (served,) = llmservingsim_attention(table(SERVED, {"model": name}))
+    (layer,) = llmservingsim_layers(table(LAYER, {"model": name}))
+    assert (served.family, layer.family) == (("attention_decode", "vector") if alias else ("decode", "layer"))
+    assert served.arguments.get("heads", np.array([16.0])).tolist() == [16.0]  # over two GPUs; the 70B network has 32
+
+
+def test_the_device_of_a_row_is_a_name_and_never_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "H200-SXM-141GB").mkdir()
+    (tmp_path / "stranger.yaml").write_text("extends: h200\n")
+    found = finder()
+    assert found("stranger.yaml") is None
+    known = found("H200-SXM-141GB")
+    assert known is not None
+    assert known.name == "h200"
 
 
 def test_families_are_reported_by_the_names_of_the_document(tmp_path: Path) -> None:

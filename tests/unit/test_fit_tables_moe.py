@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 
 from hwsim.catalogue import load_device
 from hwsim.cost.chips import chip_of
+from hwsim.fit.calibrate import _Rows, calibrate, split
 from hwsim.fit.group import Group
 from hwsim.fit.loads import balanced, classes, layer, loads, power_law
+from hwsim.fit.tables.attention import infersim_attention
 from hwsim.fit.tables.collective import collectives
+from hwsim.fit.tables.gemm import infersim_gemm_fp8
 from hwsim.fit.tables.moe import infersim_grouped_gemm, llmservingsim_moe, moe_kernels
 from hwsim.fit.tables.power import attention_power, gemm_power, moe_power
 from hwsim.fit.tables.vector import vector_ops_fp32
@@ -236,6 +239,51 @@ def test_an_all_to_all_shares_the_adapter_of_its_node_and_a_ring_does_not() -> N
 )
 def test_collective_stacks_name_library_launch_and_fabric(change: dict[str, Any], stack: str) -> None:
     assert only(collectives(rows(COLLECTIVE, change))).stack == stack
+
+
+@pytest.mark.parametrize(
+    ("reader", "row", "label"),
+    [
+        (collectives, COLLECTIVE, "8x1000"), (gemm_power, GEMM, "384x1000"), (attention_power, ATTENTION, "8x4x128"),
+        (moe_power, MOE | WATTS, "4096x2048x2x8"), (infersim_gemm_fp8, GEMM, "384x1000"),
+        (infersim_attention, ATTENTION | {"kind": "mla", "kv_dtype": "bf16"}, "8/1000"),
+    ],
+)  # fmt: skip
+def test_every_row_names_its_shape_so_that_a_fit_can_hold_it_out(reader: Any, row: dict[str, Any], label: str) -> None:
+    found = only(reader(rows(row, {}, {}))).label
+    assert found is not None
+    assert found.tolist() == [label] * 2
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "column", "family"),
+    [
+        ("gemm_llm_kernels", GEMM | {"fw": "vllm", "kernel_source": "mm"}, "quant", "gemm"), ("moe_kernels", MOE, "quant", "moe"),
+        ("gemm_power", GEMM, "quant", "power"), ("moe_power", MOE | WATTS, "quant", "power"),
+        ("attention_power", ATTENTION, "attn_dtype", "power"), ("attention_power", ATTENTION, "kv_cache_dtype", "power"),
+    ],
+)  # fmt: skip
+def test_a_format_that_nobody_knows_is_a_line_without_an_error(
+    tmp_path: Path, table: str, row: dict[str, Any], column: str, family: str
+) -> None:
+    rows(row, {}, {column: "fp7_odd"}, {column: "fp7_odd"}).to_csv(tmp_path / f"{table}.csv", index=False)
+    odd = only(line for line in validate(tmp_path)["rows"] if "fp7_odd" in line["dtype"])
+    assert (odd["family"], odd["device"], odd["n"], odd["mape"]) == (family, "h200", 2, None)
+    assert any(line["mape"] is not None for line in validate(tmp_path)["rows"])
+    assert [len(sets) for sets in calibrate([tmp_path / f"{table}.csv"])["kernels"].values()] == [1]  # and is not fitted
+
+
+def test_a_fit_of_collectives_is_judged_on_sizes_that_it_has_not_seen(tmp_path: Path) -> None:
+    sizes = [{"message_bytes": 2**power_, "latency_s": 1e-5 + 2**power_ / 1e10} for power_ in range(10, 30)]
+    rows(COLLECTIVE, *sizes).to_csv(tmp_path / "collectives.csv", index=False)
+    (one,) = calibrate([tmp_path / "collectives.csv"])["kernels"]["collective"]
+    assert "15 of 15 rows; unseen shapes: MAPE" in one["fitted"]
+
+
+def test_collectives_that_a_fit_does_not_see_are_of_every_count_of_devices() -> None:
+    sizes = [{"num_gpus": count, "message_bytes": 2**power_} for power_ in range(10, 22) for count in (2, 4, 8, 16)]
+    _, unseen, _ = split([_Rows(only(collectives(rows(COLLECTIVE, *sizes))), load_device("h200"))])
+    assert set(unseen[0].group.arguments["devices"]) == {2.0, 4.0, 8.0, 16.0}
 
 
 def test_vector_kernels_read_one_tensor_or_two_and_reduce_rows() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hwsim.fit.group import Group, floats, split
+from hwsim.fit.group import Group, floats, shapes, split
 
 _LIBRARIES = {
     ("nccl", "2.18.3"): "nccl-2.18", ("torch.distributed NCCL", ""): "torch", ("sglang", "0.5.9"): "sglang-0.5.10",
@@ -22,11 +22,17 @@ _FABRICS = {"PCIe": "-pcie", "PCIe + network": "-pcie", "pairwise NVLink + PCIe"
 
 
 def collectives(table: pd.DataFrame) -> Iterator[Group]:
-    """All-reduce, gather, scatter, all-to-all and send, by library; `devices` are those of all nodes."""
+    """All-reduce, gather, scatter, all-to-all and send, by library; `devices` are those of all nodes.
+
+    A shape's word begins with the devices: sorted by size first, every fourth shape could be all those of one count of devices.
+    """
     stack = [_stack(row) for row in table.fillna({"lib_version": ""}).to_dict("records")]
     for (gpu, name, what), rows in split(table.assign(stack=stack), "gpu", "stack", "collective"):
         arguments = {"name": what, "bytes": _bytes(rows), "devices": floats(rows["num_gpus"])}
-        yield Group("collectives", gpu, "collective", name, what, floats(rows["latency_s"]), arguments, what, "fp32")
+        yield Group(
+            "collectives", gpu, "collective", name, what, floats(rows["latency_s"]), arguments, what, "fp32",
+            label=shapes(rows, "num_gpus", "message_bytes"),
+        )  # fmt: skip
 
 
 def _stack(row: dict[Any, Any]) -> str:

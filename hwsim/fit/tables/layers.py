@@ -15,8 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hwsim.catalogue import load_model
-from hwsim.errors import HwsimError
+from hwsim.catalogue import known_model
 from hwsim.fit.group import Group, floats, split
 from hwsim.lowering.model import Attention, MixtureOfExperts
 
@@ -162,9 +161,8 @@ def _sizes(models: pd.Series[Any]) -> NDArray[np.float64]:
 
 def _network(name: str) -> tuple[float, ...]:
     """Sizes of a network by its name or alias, in the order of `_SIZES`."""
-    try:
-        model = load_model(name)
-    except HwsimError:
+    model = known_model(name)
+    if model is None:
         return (np.nan,) * len(_SIZES)
     attention, forward = model.layers[0][0].attention, model.layers[0][0].feed_forward
     if not isinstance(attention, Attention):

@@ -6,12 +6,11 @@ A table says how tokens are routed, not where they went: `hwsim.fit.loads` draws
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hwsim.fit.group import Group, floats, split
+from hwsim.fit.group import Group, counted, floats, shapes, split
 from hwsim.fit.loads import layer
 from hwsim.fit.quant import QUANT, Quant
 
@@ -26,11 +25,14 @@ def moe_kernels(table: pd.DataFrame) -> Iterator[Group]:
     """MoE layers of LLM frameworks; sets are named by framework and kernel library."""
     stack = table["fw"].astype(str) + table["kernel_source"].astype(str).map(_backend)
     for (gpu, name, quant), rows in split(table.assign(stack=stack), "gpu", "stack", "quant"):
+        if quant not in _QUANT:
+            yield counted("moe_kernels", gpu, "moe", name, quant, floats(rows["latency_s"]))
+            continue
         kind = _QUANT[quant]
         yield Group(
             "moe_kernels", gpu, "moe", name, quant, floats(rows["latency_s"]),
             layer(rows) | {"weight_bytes": kind.w_bytes, "activation_bytes": kind.a_bytes},
-            kind.format, kind.peak, label=_label(rows, "hidden_size", "inter_size", "topk", "num_experts"),
+            kind.format, kind.peak, label=shapes(rows, "hidden_size", "inter_size", "topk", "num_experts"),
         )  # fmt: skip
 
 
@@ -49,7 +51,7 @@ def infersim_grouped_gemm(table: pd.DataFrame) -> Iterator[Group]:
     seconds = floats(table["up_proj_s"] + table["down_proj_s"])
     yield Group(
         "infersim_grouped_gemm", "H20", "moe", "deepgemm", "fp8", seconds, arguments, "fp8_block", "fp8",
-        label=_label(table, "hidden_size", "inter_size"),
+        label=shapes(table, "hidden_size", "inter_size"),
     )  # fmt: skip
 
 
@@ -61,11 +63,3 @@ def llmservingsim_moe(table: pd.DataFrame) -> Iterator[Group]:
         "inter": 768.0, "matrices": 3.0, "local": 128.0, "weight_bytes": 2.0, "activation_bytes": 2.0,
     }  # fmt: skip
     yield Group("llmservingsim_moe", "RTXPRO6000", "moe", "vllm", "bf16", floats(table["latency_s"]), arguments, "bf16", "bf16")
-
-
-def _label(rows: pd.DataFrame, *columns: str) -> Any:
-    """The shape of each row, its numbers joined by x."""
-    first, *others = (rows[name].astype(str) for name in columns)
-    for other in others:
-        first = first + "x" + other
-    return first.to_numpy(dtype=object)

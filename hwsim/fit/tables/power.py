@@ -12,16 +12,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hwsim.fit.group import Group, floats, split
+from hwsim.fit.group import Group, counted, floats, shapes, split
 from hwsim.fit.loads import layer
 from hwsim.fit.quant import QUANT, Quant
 
 _SHORTEST = 100e-6
+_SUBSET = "over 100 us"
+_SHAPES = {
+    "gemm_power": ("n", "k"), "attention_power": ("num_heads", "num_kv_heads", "head_dim"),
+    "moe_power": ("hidden_size", "inter_size", "topk", "num_experts"),
+}  # fmt: skip
 
 
 def gemm_power(table: pd.DataFrame) -> Iterator[Group]:
     """Linear layers, in tiles of 128 x 128."""
     for (gpu, quant), rows in split(_long(table), "gpu", "quant"):
+        if quant not in QUANT:
+            yield _counted("gemm_power", gpu, "gemm", quant, rows)
+            continue
         kind = QUANT[quant]
         m, n, k = (floats(rows[name]) for name in "mnk")
         work = {"ops": 2.0 * m * n * k, "bytes": n * k * kind.w_bytes + m * k * kind.a_bytes + 2.0 * m * n}
@@ -32,6 +40,9 @@ def gemm_power(table: pd.DataFrame) -> Iterator[Group]:
 def attention_power(table: pd.DataFrame) -> Iterator[Group]:
     """Prefill in tiles of 128 queries of a head, decode in one of a KV head; the set's format is that of the KV cache."""
     for (gpu, phase, math, cache), rows in split(_long(table), "gpu", "phase", "attn_dtype", "kv_cache_dtype"):
+        if not {math, cache} <= set(QUANT):
+            yield _counted("attention_power", gpu, phase, f"{math}/{cache}", rows)
+            continue
         work = _attention(rows, phase == "prefill", QUANT[cache].a_bytes)
         yield _group("attention_power", gpu, phase, f"{math}/{cache}", rows, work, QUANT[cache].format, QUANT[math].peak)
 
@@ -54,6 +65,9 @@ def _attention(rows: pd.DataFrame, prefill: bool, kv_bytes: float) -> dict[str, 
 def moe_power(table: pd.DataFrame) -> Iterator[Group]:
     """MoE layers, every expert in tiles of 128 tokens x 128 of the hidden size."""
     for (gpu, quant), rows in split(_long(table), "gpu", "quant"):
+        if quant not in QUANT:
+            yield _counted("moe_power", gpu, "moe", quant, rows)
+            continue
         kind = QUANT[quant]
         yield _group("moe_power", gpu, "moe", quant, rows, _experts(layer(rows), kind), kind.format, kind.peak)
 
@@ -75,11 +89,15 @@ def _long(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["latency_s"] > _SHORTEST]
 
 
+def _counted(table: str, gpu: str, stack: str, dtype: str, rows: pd.DataFrame) -> Group:
+    return counted(table, gpu, "power", stack, dtype, floats(rows["power_w"]), "power", _SUBSET)
+
+
 def _group(
     table: str, gpu: str, stack: str, dtype: str, rows: pd.DataFrame, work: dict[str, Any], format: str, peak: str
 ) -> Group:
     meter = {"seconds": floats(rows["latency_s"]), "tdp": floats(rows["power_limit_w"])}
     return Group(
         table, gpu, "power", stack, dtype, floats(rows["power_w"]), work | meter, format, peak, quantity="power",
-        subset="over 100 us",
+        subset=_SUBSET, label=shapes(rows, *_SHAPES[table]),
     )  # fmt: skip
