@@ -1,0 +1,64 @@
+"""Servers of several GPUs under eager launches, priced as `hwsim run` prices them; no row is fitted.
+
+A prompt is a prefill of all sequences at once. A token is a decode step halfway through what was generated, which the whole time
+of a run tells: many of 512 and more tokens ended early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hwsim.catalogue import load_model
+from hwsim.device import Device
+from hwsim.errors import InputError
+from hwsim.fit.group import Group, floats, split
+from hwsim.job import Job, estimated
+from hwsim.lowering.batch import Batch, decode, prefill
+
+_Floats = NDArray[np.float64]
+_SIZES = {"batch": "batch", "prompt": "prompt_tokens", "output": "output_tokens", "tp": "tp"}
+
+
+def splitwise_llm_power(table: pd.DataFrame) -> Iterator[Group]:
+    """Llama-2-70B and BLOOM-176B in 16 bit, tensor-parallel: seconds of the prompt and per output token."""
+    for (gpu, model, tp), rows in split(table, "gpu", "model", "tp"):
+        whole, first, step = (floats(rows[f"{name}_s"]) for name in ("e2e", "prompt_latency", "tpot"))
+        sizes = {name: floats(rows[column]) for name, column in _SIZES.items()}
+        apart = whole > 1.5 * (first + sizes["output"] * step)
+        passes = {"prompt": (first, _prompt(sizes)), "time per token": (step, _token(sizes, whole - first, step))}
+        for name, (measured, batch) in passes.items():
+            yield Group(
+                "splitwise_llm_power", gpu, "serving", f"{model} tp={tp}", "fp16", measured, sizes, "fp16", "fp16", subset=name,
+                price=_price(model, int(tp), batch) if _known(model) else None,
+                excluded={f"{name}, without runs that were not one batch": apart} if apart.any() else {},
+            )  # fmt: skip
+
+
+def _prompt(sizes: Mapping[str, _Floats]) -> Callable[[], Batch]:
+    return lambda: prefill(sizes["batch"], sizes["prompt"])
+
+
+def _token(sizes: Mapping[str, _Floats], decoding: _Floats, step: _Floats) -> Callable[[], Batch]:
+    return lambda: decode(sizes["batch"], sizes["prompt"] + np.clip(decoding / step, 1.0, sizes["output"]) / 2.0)
+
+
+def _price(model: str, tp: int, batch: Callable[[], Batch]) -> Callable[[Device], _Floats]:
+    """Seconds of one pass over `batch` on `tp` linked devices."""
+
+    def price(device: Device) -> _Floats:
+        server = device.model_copy(update={"count": tp})
+        return np.asarray(estimated(model, server, batch(), Job(parallel=f"tp={tp}")).latency_s, dtype=float)
+
+    return price
+
+
+def _known(model: str) -> bool:
+    try:
+        load_model(model)
+    except InputError:
+        return False
+    return True
