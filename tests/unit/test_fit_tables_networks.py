@@ -16,7 +16,7 @@ from hwsim.fit.calibrate import calibrate
 from hwsim.fit.eager import Net, Pass, backward, forward
 from hwsim.fit.queue import Kernel, seconds
 from hwsim.fit.tables.networks import dnn_e2e_fp32
-from hwsim.fit.validate import validate
+from hwsim.fit.validate import points, validate
 from hwsim.kernels.gemm import gemm
 from hwsim.kernels.sets import choose
 
@@ -113,7 +113,7 @@ def test_what_is_no_network_on_one_gpu_that_is_known_is_counted(tmp_path: Path) 
         ("network", "pytorch-eager", "all", "v100-32gb", 2, False), ("network", "pytorch-eager", "all", "v100-32gb", 1, True),
         ("network", "pytorch-eager", "all", None, 1, True), ("training", "tp4", "all", "v100-32gb", 1, True),
         ("training", "pytorch-eager", "all", "v100-32gb", 1, False),
-        ("training", "pytorch-eager", "backward pass", "v100-32gb", 1, False),
+        ("backward pass", "pytorch-eager", "all", "v100-32gb", 1, False),
     }  # fmt: skip
 
 
@@ -155,14 +155,13 @@ def test_rows_that_nobody_can_have_measured_are_refused_by_name(tmp_path, name, 
 def test_a_server_is_priced_as_a_run_and_a_run_in_several_batches_is_set_apart(tmp_path: Path) -> None:
     changes: list[dict[str, Any]] = [{}, {"e2e_s": 159.0}, {"model": "nobody-knows-this"}]
     rows(SERVER, *changes).to_csv(tmp_path / "splitwise_llm_power.csv", index=False)
-    found = {(row["stack"], row["subset"]): row for row in validate(tmp_path)["rows"]}
-    apart = ", without runs that were not one batch"
-    known = "llama2-70b tp=2"
-    assert [found[known, name]["n"] for name in ("prompt", f"prompt{apart}", "time per token", f"time per token{apart}")] == [
-        2, 1, 2, 1,
-    ]  # fmt: skip
-    assert -0.2 < found[known, f"time per token{apart}"]["bias"] < 0.0
-    assert found["nobody-knows-this tp=2", "prompt"]["mape"] is None
+    found = {(row["stack"], row["family"], row["subset"]): row for row in validate(tmp_path)["rows"]}
+    known, apart = "llama2-70b tp=2", "without runs that were not one batch"
+    for family in ("prompt", "time per token"):
+        assert (found[known, family, "all"]["n"], found[known, family, apart]["n"]) == (2, 1)
+    assert -0.2 < found[known, "time per token", apart]["bias"] < 0.0
+    assert found["nobody-knows-this tp=2", "prompt", "all"]["mape"] is None
+    assert {"prompt", "time per token"} == set(points(tmp_path)["family"])
 
 
 def test_whole_networks_are_never_fitted(tmp_path: Path) -> None:

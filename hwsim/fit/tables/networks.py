@@ -43,7 +43,7 @@ def dnn_e2e_fp32(table: pd.DataFrame) -> Iterator[Group]:
         yield _group(gpu, variant, run, measured, rows, _step if run.train else forward)
         if run.train:
             back = measured - floats(rows["forward_s"])
-            yield replace(_group(gpu, variant, run, back, rows, backward), subset="backward pass")
+            yield replace(_group(gpu, variant, run, back, rows, backward), report="backward pass")
 
 
 def _step(net: Net, run: Pass) -> list[Kernel]:

@@ -32,9 +32,9 @@ def splitwise_llm_power(table: pd.DataFrame) -> Iterator[Group]:
         passes = {"prompt": (first, _prompt(sizes)), "time per token": (step, _token(sizes, whole - first, step))}
         for name, (measured, batch) in passes.items():
             yield Group(
-                "splitwise_llm_power", gpu, "serving", f"{model} tp={tp}", "fp16", measured, sizes, "fp16", "fp16", subset=name,
+                "splitwise_llm_power", gpu, "serving", f"{model} tp={tp}", "fp16", measured, sizes, "fp16", "fp16", report=name,
                 price=_price(model, int(tp), batch) if _known(model) else None,
-                excluded={f"{name}, without runs that were not one batch": apart} if apart.any() else {},
+                excluded={"without runs that were not one batch": apart} if apart.any() else {},
             )  # fmt: skip
 
 
