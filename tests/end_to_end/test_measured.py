@@ -13,6 +13,9 @@ import yaml
 
 from hwsim.catalogue import load_device
 from hwsim.cost.gpu import chip_of
+from hwsim.fit.devices import finder
+from hwsim.fit.read import groups
+from hwsim.fit.validate import predicted as predicted_rows
 from hwsim.kernels.gemm import gemm
 from hwsim.kernels.sets import choose
 from tests.command import document, hwsim
@@ -204,6 +207,17 @@ def test_whole_networks_stay_within_their_error(tmp_path):
     assert rows["network", "pytorch-compiled"].max() < 0.12
     assert rows["training"].max() < 0.2
     assert rows["backward pass"].max() < 0.12
+
+
+@pytest.mark.skipif(not MEASURED.is_dir(), reason=f"measured tables are not at {MEASURED}; set HWSIM_DATA")
+def test_no_machine_beats_its_bound():
+    device_of, priced = finder(), 0
+    for group in groups(MEASURED / "mlperf_inference_llm_v4_1.csv"):
+        device = device_of(group.device)
+        if device is not None and (bound := predicted_rows(group, device)) is not None:
+            assert (bound <= group.measured).all()
+            priced += group.rows
+    assert priced == 38
 
 
 def test_the_report_draws_each_family_and_needs_no_network(tmp_path):

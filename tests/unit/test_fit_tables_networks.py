@@ -15,10 +15,13 @@ from hwsim.errors import InputError
 from hwsim.fit.calibrate import calibrate
 from hwsim.fit.eager import Net, Pass, backward, forward
 from hwsim.fit.queue import Kernel, seconds
+from hwsim.fit.tables.mlperf import mlperf_inference_llm_v4_1
 from hwsim.fit.tables.networks import dnn_e2e_fp32
 from hwsim.fit.validate import points, validate
+from hwsim.job import Job, estimated
 from hwsim.kernels.gemm import gemm
 from hwsim.kernels.sets import choose
+from hwsim.lowering.batch import decode
 
 GPT = Net(layers=1.0, hidden=8.0, heads=2.0, inner=32.0, vocab=100.0, causal=True)
 BERT = Net(layers=1.0, hidden=8.0, heads=2.0, inner=32.0, vocab=100.0, causal=False)
@@ -31,6 +34,10 @@ NETWORK = {
 SERVER = {
     "model": "llama2-70b", "gpu": "a100-80gb", "tp": 2, "prompt_tokens": 512, "batch": 1, "output_tokens": 128, "n_runs": 5,
     "prompt_latency_s": 0.2, "tpot_s": 0.055, "e2e_s": 7.2,
+}  # fmt: skip
+MACHINE = {
+    "category": "closed", "model": "mixtral-8x7b", "scenario": "Offline", "samples_per_s": 400.0, "tokens_per_s": 58_000.0,
+    "latency_mean_s": 500.0, "accelerator": "NVIDIA H200-SXM-141GB", "accelerators_per_node": 8, "nodes": 1,
 }  # fmt: skip
 
 
@@ -142,6 +149,9 @@ def test_encoders_and_gpts_of_one_line_are_priced_each_for_itself() -> None:
         ("splitwise_llm_power", SERVER, {"tp": "two"}, "two"),
         ("splitwise_llm_power", SERVER, {"tp": 0}, "tp"),
         ("splitwise_llm_power", SERVER, {"batch": 100_000}, "serving"),
+        ("mlperf_inference_llm_v4_1", MACHINE, {"tokens_per_s": -1.0}, "measured"),
+        ("mlperf_inference_llm_v4_1", MACHINE, {"samples_per_s": 0.0}, "samples"),
+        ("mlperf_inference_llm_v4_1", MACHINE, {"accelerators_per_node": 0}, "devices"),
     ],
 )
 def test_rows_that_nobody_can_have_measured_are_refused_by_name(tmp_path, name, base, change, word) -> None:
@@ -162,6 +172,32 @@ def test_a_server_is_priced_as_a_run_and_a_run_in_several_batches_is_set_apart(t
     assert -0.2 < found[known, "time per token", apart]["bias"] < 0.0
     assert found["nobody-knows-this tp=2", "prompt", "all"]["mape"] is None
     assert {"prompt", "time per token"} == set(points(tmp_path)["family"])
+
+
+def test_a_machine_is_bounded_by_its_best_batch_that_fits() -> None:
+    device = load_device("h200")
+    (group,) = mlperf_inference_llm_v4_1(rows(MACHINE, {}, {"accelerators_per_node": 1}))
+    assert group.price is not None
+    found = group.price(device)
+    assert found is not None
+    assert group.measured.tolist() == [1 / 58_000] * 2
+    job = Job(weights="fp8", activations="fp8", kv="fp8")
+    step = float(estimated("mixtral-8x7b", device, decode(1024.0, 72.5), job).latency_s)
+    assert found[1] <= step / 1024
+    assert found[1] / 8 / 1.5 < found[0] <= found[1] / 8  # 8 replicas, or fewer whose larger batches use each weight more
+
+
+def test_what_a_machine_did_otherwise_is_counted(tmp_path: Path) -> None:
+    changes: list[dict[str, Any]] = [
+        {}, {"scenario": "Server"}, {"category": "open"}, {"model": "gptj-99", "tokens_per_s": np.nan}, {"model": "unheard-of"},
+        {"accelerator": "rtx-4090", "model": "llama2-70b-99", "accelerators_per_node": 1}, {"accelerator": None},
+    ]  # fmt: skip
+    rows(MACHINE, *changes).to_csv(tmp_path / "mlperf_inference_llm_v4_1.csv", index=False)
+    found = validate(tmp_path)["rows"]
+    assert sum(row["n"] for row in found) == len(changes)
+    assert [(row["stack"], row["device"], row["bias"] < 0) for row in found if row["mape"] is not None] == [
+        ("offline", "h200", True)
+    ]
 
 
 def test_whole_networks_are_never_fitted(tmp_path: Path) -> None:

@@ -12,11 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hwsim.catalogue import load_model
 from hwsim.device import Device
-from hwsim.errors import InputError
 from hwsim.fit.group import Group, floats, split
-from hwsim.job import Job, estimated
+from hwsim.fit.server import known, pass_seconds
+from hwsim.job import Job
 from hwsim.lowering.batch import Batch, decode, prefill
 
 _Floats = NDArray[np.float64]
@@ -33,7 +32,7 @@ def splitwise_llm_power(table: pd.DataFrame) -> Iterator[Group]:
         for name, (measured, batch) in passes.items():
             yield Group(
                 "splitwise_llm_power", gpu, "serving", f"{model} tp={tp}", "fp16", measured, sizes, "fp16", "fp16", report=name,
-                price=_price(model, int(tp), batch) if _known(model) else None,
+                price=_price(model, int(tp), batch) if known(model) else None,
                 excluded={"without runs that were not one batch": apart} if apart.any() else {},
             )  # fmt: skip
 
@@ -47,18 +46,4 @@ def _token(sizes: Mapping[str, _Floats], decoding: _Floats, step: _Floats) -> Ca
 
 
 def _price(model: str, tp: int, batch: Callable[[], Batch]) -> Callable[[Device], _Floats]:
-    """Seconds of one pass over `batch` on `tp` linked devices."""
-
-    def price(device: Device) -> _Floats:
-        server = device.model_copy(update={"count": tp})
-        return np.asarray(estimated(model, server, batch(), Job(parallel=f"tp={tp}")).latency_s, dtype=float)
-
-    return price
-
-
-def _known(model: str) -> bool:
-    try:
-        load_model(model)
-    except InputError:
-        return False
-    return True
+    return lambda device: pass_seconds(model, device, tp, batch(), Job())
