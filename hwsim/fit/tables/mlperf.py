@@ -5,7 +5,7 @@
 over batches of powers of two up to 8,192 that fit and tp of 1 to 8 devices, at half of the mean output (tokens over samples), in
 the narrowest format that the device multiplies and with an 8-bit cache. Prompts are free: the table does not say how long they
 are. Lines give the seconds per token of the machine; a bias of -48 % says that 52 % of the bound was measured. Only counted:
-server runs, the open division (its networks were changed), runs whose tokens were not counted.
+server runs, the open division (which may change its networks), runs whose tokens were not counted.
 """
 
 from __future__ import annotations
