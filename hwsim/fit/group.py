@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from hwsim.device import Device
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +21,8 @@ class Group:
     shape family of each row, so that whole ones can be held out. `excluded` names rows that the error without them leaves out.
     `report` is the family that reports name, where it is not the kernel's. A family without kernel models has rows but no error;
     rows of a number format that nobody knows have no family at all (`counted`).
-    `subset` says which rows of the table a reader keeps, where it is not all.
+    `subset` says which rows of the table a reader keeps, where it is not all. Rows of many kernels have a `price`: seconds of
+    every row on a device, None where that has no model for them; they are never fitted.
     """
 
     table: str
@@ -36,6 +39,7 @@ class Group:
     excluded: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     report: str = ""
     subset: str = "all"
+    price: Callable[[Device], NDArray[np.float64] | None] | None = None
 
     @property
     def rows(self) -> int:

@@ -7,7 +7,7 @@ without. Watts are reported as energy too: the same errors row by row, whose `bi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hwsim.cost.chips import chip_of
 from hwsim.device import Device
-from hwsim.errors import InputError
+from hwsim.errors import HwsimError, InputError
 from hwsim.fit.devices import finder
 from hwsim.fit.error import errors
 from hwsim.fit.group import Group
@@ -72,8 +72,28 @@ def _reported(group: Group) -> str:
 
 def predicted(group: Group, device: Device) -> NDArray[np.float64] | None:
     """Seconds (or watts) of every row, None where the device has no model for them."""
+    if group.price is not None:
+        return _whole(group, group.price, device)
     chosen = choose(device.kernels.get(group.family, ()), group.stack, group.format)
     return priced(group, device, chosen) if chosen else None
+
+
+def _whole(group: Group, price: Callable[[Device], NDArray[np.float64] | None], device: Device) -> NDArray[np.float64] | None:
+    """Rows of many kernels; what the device refuses is said with the table's name."""
+    try:
+        with np.errstate(all="ignore"):
+            found = price(device)
+    except HwsimError as error:
+        raise InputError(f"{group.table}: {group.device}: {error}") from error
+    return None if found is None else _finite(group, found)
+
+
+def _finite(group: Group, found: NDArray[np.float64]) -> NDArray[np.float64]:
+    if not np.all(np.isfinite(found)):
+        raise InputError(
+            f"{group.table}: a row of {group.device} is beyond the {group.family} model; accepted: shapes of real calls"
+        )
+    return np.broadcast_to(found, group.measured.shape)
 
 
 def priced(group: Group, device: Device, chosen: KernelSet) -> NDArray[np.float64] | None:
@@ -84,11 +104,7 @@ def priced(group: Group, device: Device, chosen: KernelSet) -> NDArray[np.float6
     model = getattr(import_module(f"hwsim.kernels.{group.family}"), group.family)
     with np.errstate(all="ignore"):
         found = model(**_arguments(group, chip), chip=chip, p=chosen.parameters)
-    if not np.all(np.isfinite(found)):
-        raise InputError(
-            f"{group.table}: a row of {group.device} is beyond the {group.family} model; accepted: shapes of real calls"
-        )
-    return np.broadcast_to(found, group.measured.shape)
+    return _finite(group, found)
 
 
 def _arguments(group: Group, chip: Chip) -> Mapping[str, Any]:
