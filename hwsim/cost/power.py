@@ -1,12 +1,12 @@
 """Energy of ops on GPUs whose board power was measured: the board's watts while the op runs alone, for as long as it does.
 
-    joules = watts (`hwsim.kernels.power`) x seconds alone        unit: active + compute        memory: its bytes
+    joules = watts (`hwsim.kernels.power`) x seconds alone
 
-The board at rest is the device's static power, which flows whatever runs; the rest comes on top, by component. The power cap
-holds for every op, since the kernels' times were measured under it. An attention op draws as prefill or decode, a network's
-vector ops and collectives as the set of all kernels; a link's own energy is added. Where a fit gives bytes no energy of their
-own, they are in `active`. GPUs without a set have energies per operation and byte (`roofline`). Left out: what an op draws while
-it waits for another.
+The board at rest is the device's static power, which flows whatever runs; the rest comes on top. The power cap holds for every
+op, since the kernels' times were measured under it. An attention op draws as prefill or decode, a network's vector ops and
+collectives as the set of all kernels; a link's own energy is added. The meter saw a board, not its parts: memories get their
+bytes at the device file's energy per byte, the unit all else, clocks and caches included. GPUs without a set have energies per
+operation and byte (`roofline`). Left out: what an op draws while it waits for another.
 """
 
 from __future__ import annotations
@@ -36,21 +36,24 @@ def drawn(cost: Cost, op: Op, name: str, device: Device) -> Mapping[str, Array]:
     """
     if not device.kernels.get("power") or device.power_limit is None:
         return cost.joules
-    memory = device.links[name].memory if isinstance(op, Move) else device.units[name].memory
-    own = cost.joules.get(name, 0.0) if isinstance(op, Move) else 0.0
-    busy: Array = 0.0
-    moved: Array = 0.0
+    watts: Array = 0.0
     for call in called(op) or [Call(ANY, op.stream, op.precision, {})]:
-        watts = _watts_of(call, op, cost, device)
-        if watts is None:
+        found = _watts_of(call, op, cost, device)
+        if found is None:
             return cost.joules
-        first = np.ndim(call.when) == 0
-        busy, moved = watts if first else (np.where(call.when, watts[0], busy), np.where(call.when, watts[1], moved))
-    return {memory: moved * cost.alone_s, name: own + busy * cost.alone_s}
+        watts = np.where(call.when, found, watts) if np.ndim(call.when) else found
+    return _divided(watts * cost.alone_s, cost, name, isinstance(op, Move))
 
 
-def _watts_of(call: Call, op: Op, cost: Cost, device: Device) -> tuple[Array, Array] | None:
-    """Watts of the unit and of its memory; None where the device says too little about its chip."""
+def _divided(joules: Array, cost: Cost, name: str, link: bool) -> dict[str, Array]:
+    """The board's joules: to each memory what its bytes take, as far as it goes, and the rest to the unit."""
+    memories = {memory: np.minimum(cost.joules[memory], joules) for memory in cost.traffic}
+    wire = cost.joules.get(name, 0.0) if link else 0.0
+    return {**memories, name: wire + joules - sum(memories.values())}
+
+
+def _watts_of(call: Call, op: Op, cost: Cost, device: Device) -> Array | None:
+    """Watts of the board over its rest; None where the device says too little about its chip."""
     sets, family = device.kernels["power"], _AS.get(call.family, call.family)
     found = (choose(sets, family, format) for format in (call.format, *NEAR.get(call.format, ())))
     chosen, chip = next((one for one in found if one), None), chip_of(device, call.peak)
@@ -66,10 +69,10 @@ def _watts_of(call: Call, op: Op, cost: Cost, device: Device) -> tuple[Array, Ar
 
 def _watts(
     chosen: KernelSet, chip: Chip, ops: Array, bytes: Array, seconds: Array, limit: Array, idle: Array, filled: Array
-) -> tuple[Array, Array]:
+) -> Array:
     p = {**chosen.parameters, "idle": idle}
     parts = components(ops=ops, bytes=bytes, seconds=seconds, tdp=limit, filled=filled, chip=chip, p=p)
-    return parts["active"] + parts["compute"], parts["memory"]
+    return parts["active"] + parts["compute"] + parts["memory"]
 
 
 _remembered = lru_cache(maxsize=65536)(_watts)
