@@ -213,6 +213,17 @@ def validate(
 
 
 @app.command()
+def measure(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the tables go; none of them may be there yet.")],
+    device: Annotated[str, typer.Option(help="cuda or cpu.")] = "cuda",
+) -> None:
+    """Measure this machine with PyTorch: tables for `validate` and `fit`, in a minute or two (needs hwsim[measure])."""
+    from hwsim.fit.measure.run import measure as measure_tables
+
+    measure_tables(out, device, typer.echo)
+
+
+@app.command()
 def fit(
     tables: Annotated[list[Path], typer.Argument(metavar="TABLE...", help="Files of measured rows.")],
     out: Annotated[Path, typer.Option(metavar="FILE.yaml", help="Where the `kernels:` of a device file go.")],
