@@ -311,7 +311,7 @@ def test_the_cpu_is_measured_and_validate_lists_it(tmp_path, monkeypatch):
     assert said["tables"]["attention_decode"] == {"rows": 1, "skipped_for_memory": 0, "launches": {"cpu": 1}}
     rows = document("validate", str(tmp_path))["rows"]
     assert {row["source_device"] for row in rows} == {said["device"]}
-    assert sum(row["n"] for row in rows) == 2 + 1 + 1 + 1 + 7
+    assert sum(row["n"] for row in rows) == 2 + 1 + 1 + 1 + 8
 
 
 @needs_torch

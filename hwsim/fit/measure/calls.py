@@ -42,6 +42,7 @@ def _attention(row: Row, device: str) -> Call:
 def _vector(row: Row, device: str) -> Call:
     x, y = (torch.randn(row["rows"], row["cols"], device=device) for _ in range(2))
     made: dict[str, Call] = {
+        "copy": x.clone,
         "add": lambda: x + y,
         "mul": lambda: x * y,
         "relu": lambda: functional.relu(x),

@@ -16,7 +16,7 @@ Row = Mapping[str, Any]
 
 COPIES = 6  # of the weights, taken in turn: what the reader of gemm_llm_kernels assumes, so that the L2 does not keep them
 SIZES = {"fp16": 2, "fp32": 4}
-OPS = ("add", "mul", "relu", "gelu", "tanh", "ln", "softmax")
+OPS = ("copy", "add", "mul", "relu", "gelu", "tanh", "ln", "softmax")
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import pandas as pd
 
 from hwsim.fit.group import Group, floats, split
 
-_OPS = {"add": 1, "mul": 1, "div": 1, "relu": 1, "pow": 8, "gelu": 10, "tanh": 8, "ln": 8, "softmax": 6}
-_UNARY = ("relu", "gelu", "tanh", "ln", "softmax")
+_OPS = {"copy": 0, "add": 1, "mul": 1, "div": 1, "relu": 1, "pow": 8, "gelu": 10, "tanh": 8, "ln": 8, "softmax": 6}
+_UNARY = ("copy", "relu", "gelu", "tanh", "ln", "softmax")
 _KINDS = {"ln": "pytorch-norm", "softmax": "pytorch-softmax"}
 
 
