@@ -51,6 +51,7 @@ Rate = Annotated[Array, _quantity("B/s", lambda x: x > 0, "a positive bandwidth 
 OpRate = Annotated[Array, _quantity("op/s", lambda x: x > 0, "a positive rate such as 989 TFLOP/s")]
 Seconds = Annotated[Array, _quantity("s", lambda x: x >= 0, "a time such as 3 us")]
 Watts = Annotated[Array, _quantity("W", lambda x: x >= 0, "a power such as 90 W")]
+Limit = Annotated[Array, _quantity("W", lambda x: x > 0, "a power above 0 such as 700 W")]
 JoulesPerByte = Annotated[Array, _quantity("J/B", lambda x: x >= 0, "an energy such as 3.6 pJ/bit")]
 JoulesPerOp = Annotated[Array, _quantity("J/op", lambda x: x >= 0, "an energy such as 0.5 pJ/op")]
 SquareMetres = Annotated[Array, _quantity("m**2", lambda x: x >= 0, "an area such as 3.02 mm^2")]
@@ -175,7 +176,7 @@ class Device(_Part):
     kernels: Mapping[str, tuple[KernelSet, ...]] = Field(default_factory=dict, repr=False)
     stack: str = ANY
     static_power: Watts = 0.0
-    power_limit: Watts | None = None
+    power_limit: Limit | None = None
     count: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     provenance: Mapping[str, str] = Field(default_factory=dict, repr=False)
     written: Mapping[str, str] = Field(default_factory=dict, repr=False)

@@ -7,6 +7,7 @@ import pytest
 
 import hwsim
 from hwsim.cost import drawn, price
+from hwsim.errors import HwsimError
 from hwsim.kernels.sets import choose
 from hwsim.op import Gemm
 
@@ -68,3 +69,8 @@ def test_machines_without_measured_power_have_energies_per_operation_and_byte():
     joules = drawn(price(op, "tensor", a100, HOME), op, "tensor", a100)
     assert joules["tensor"] == pytest.approx(op.ops * a100.units["tensor"].energy["bf16"])
     assert joules["hbm"] == pytest.approx(sum(op.bytes.values()) * a100.memories["hbm"].energy)
+
+
+def test_a_board_without_power_is_refused():
+    with pytest.raises(HwsimError, match=r"power_limit.*above 0"):
+        H200.with_values({"power_limit": "0 W"})
