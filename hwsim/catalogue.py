@@ -118,7 +118,7 @@ def _kernels_of(plain: Mapping[str, Any], where: str) -> Mapping[str, tuple[Kern
     own = plain.get("kernels", {})
     if not isinstance(own, dict):
         raise InputError(f"{where}: kernels: {str(own)[:40]!r}; accepted: a mapping of kernel families to their sets")
-    found = {family: kernel_sets(family, sets, f"{where}: kernels.{family}") for family, sets in own.items()}
+    found = {family: _sets(family, sets, f"{where}: kernels.{family}") for family, sets in own.items()}
     return {family: (*found.get(family, ()), *shared.get(family, ())) for family in {**shared, **found}}
 
 
@@ -128,14 +128,23 @@ def _kernels(generation: str) -> Mapping[str, tuple[KernelSet, ...]]:
     folder = root("arch") / "kernels" / generation
     if not re.fullmatch(r"[a-z0-9-]+", generation) or not folder.is_dir():
         return {}
-    return {path.stem: _sets(path, read_mapping(path)) for path in sorted(folder.glob("*.yaml"))}
+    return {
+        path.stem: _sets(path.stem, read_mapping(path).get("sets"), f"{path}: sets") for path in sorted(folder.glob("*.yaml"))
+    }
 
 
-def _sets(path: Path, raw: Mapping[str, Any]) -> tuple[KernelSet, ...]:
-    """The sets that a file lists, or those of the generation that it says it is `like:`, with its reason before their own."""
-    if "like" not in raw:
-        return kernel_sets(path.stem, raw.get("sets"), f"{path}: sets")
-    return tuple(replace(one, fitted=f"{raw['because']}; {one.fitted}") for one in _kernels(raw["like"])[path.stem])
+def _sets(family: str, raw: Any, where: str) -> tuple[KernelSet, ...]:
+    """The sets of a list; of `{like: GENERATION, because: ...}` those of that generation, with the reason before their own."""
+    if not isinstance(raw, dict):
+        return kernel_sets(family, raw, where)
+    folder = root("arch") / "kernels"
+    having = sorted(path.parent.name for path in folder.glob(f"*/{family}.yaml"))
+    like, because = raw.get("like"), raw.get("because")
+    if raw.keys() != {"like", "because"} or not isinstance(because, str) or like not in having:
+        raise InputError(f"{where}: {str(raw)[:80]}; accepted: a list of sets, or like: ({', '.join(having)}) and because: (why)")
+    path = folder / like / f"{family}.yaml"
+    theirs = kernel_sets(family, read_mapping(path).get("sets"), f"{path}: sets")  # a list: no chain of likes
+    return tuple(replace(one, fitted=f"{because}; {one.fitted}") for one in theirs)
 
 
 def _extended(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, tuple[str, str]]]:

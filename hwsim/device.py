@@ -177,6 +177,7 @@ class Device(_Part):
     stack: str = ANY
     static_power: Watts = 0.0
     power_limit: Limit | None = None
+    tdp: Limit | None = None
     count: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     provenance: Mapping[str, str] = Field(default_factory=dict, repr=False)
     written: Mapping[str, str] = Field(default_factory=dict, repr=False)
@@ -192,6 +193,13 @@ class Device(_Part):
             if part.view_of and self.memories[part.view_of].view_of:
                 raise ValueError(f"memories.{name}.view_of: {part.view_of!r} is a view itself; accepted: a memory that is none")
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _designed_for_its_limit(cls, data: Any) -> Any:
+        """The limit of a file is the thermal design power; one that is set for a run is not."""
+        known = isinstance(data, Mapping) and data.get("tdp") is None
+        return {**data, "tdp": data.get("power_limit")} if known else data
 
     def _memory_names(self) -> list[tuple[str, str]]:
         units = [(f"units.{name}.memory", unit.memory) for name, unit in self.units.items()]

@@ -12,7 +12,7 @@ bandwidth. Left out: vector ops, whose models are per kind of kernel and library
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, singledispatch
 from typing import Any
@@ -43,7 +43,7 @@ KERNELS: Mapping[str, Callable[..., Array]] = {
 }
 _COLLECTIVES = {"all_to_all": "alltoall", "send": "send_recv"}
 # whose parameters stand in for a format that was not measured: the same arithmetic first
-NEAR = {
+_NEAR = {
     "bf16": ("fp16", "fp32"), "fp16": ("bf16", "fp32"), "fp32": ("fp16", "bf16"), "fp8": ("int8", "fp8_block"),
     "int8": ("fp8", "fp8_block"), "fp8_block": ("fp8",), "nvfp4": ("fp8",), "mxfp4": ("nvfp4", "fp8"),
     "int4": ("nvfp4", "int8", "fp8"),
@@ -73,20 +73,34 @@ def gpu(op: Op, name: str, unit: Unit, device: Device, home: Mapping[str, str]) 
     priced = [(call, found) for call in called(op) if (found := _priced(call, device)) is not None]
     if not priced:
         return cost
-    (first, (seconds, format)), *others = priced
-    for call, (other, _) in others:
-        seconds = np.where(call.when, other, seconds)
+    first, (_, format) = priced[0]
+    seconds = either([(call, seconds) for call, (seconds, _) in priced])
     precision = unit.precision_for(op.precision) or op.precision
     method = f"kernel {first.family}" + ("" if format == first.format else f" as {format}")
     return _taking(larger(seconds, op.ops / unit.peak[precision]), cost, device, method)
 
 
+def either(values: Sequence[tuple[Call, Array]]) -> Array:
+    """What the kernel that does it gives: the first, or a later one `when` that does it."""
+    (_, found), *others = values
+    for call, other in others:
+        found = np.where(call.when, other, found)
+    return found
+
+
+def nearest_sets(device: Device, family: str, stack: str, format: str) -> Iterator[tuple[KernelSet, str]]:
+    """Parameter sets for a number format, the nearest that was measured first, and that format."""
+    for name in (format, *_NEAR.get(format, ())):
+        chosen = choose(device.kernels.get(family, ()), stack, name)
+        if chosen is not None:
+            yield chosen, name
+
+
 def _priced(call: Call, device: Device) -> tuple[Array, str] | None:
     """Seconds of a kernel by the nearest number format that was measured, and that format."""
-    for format in (call.format, *NEAR.get(call.format, ())):
-        chosen = choose(device.kernels.get(call.family, ()), device.stack, format)
-        chip = chip_of(device, "fp8" if chosen.parameters.get("matrix_bits") == 8 else call.peak) if chosen else None
-        if chosen and chip:
+    for chosen, format in nearest_sets(device, call.family, device.stack, call.format):
+        chip = chip_of(device, "fp8" if chosen.parameters.get("matrix_bits") == 8 else call.peak)
+        if chip:
             return _seconds(call, chosen, chip), format
     return None
 
@@ -201,7 +215,7 @@ def _(op: Experts) -> list[Call]:
     classes, first, count = np.unique(op.tokens_per_expert, axis=0, return_index=True, return_counts=True)
     hit = op.hit[first]
     load, many = classes / np.maximum(hit, 1e-12), count.reshape(-1, *[1] * (classes.ndim - 1)) * hit
-    if not (op.counted or op.balanced) and len(load) < len(_SPREAD):
+    if not (op.counted or op.balanced) and len(load) < len(_SPREAD):  # many different means spread by themselves
         load, many = _scattered(op, classes, hit), np.repeat(many / len(_SPREAD), len(_SPREAD), axis=0)
     sixteen = op.activations in _SIXTEEN
     name = op.weights if not sixteen or op.weights in _SIXTEEN else f"{op.weights.split('_', maxsplit=1)[0]}_bf16"

@@ -13,8 +13,6 @@ from hwsim.device import Device, Unit
 from hwsim.errors import InputError
 from hwsim.op import Move, Op
 
-_OTHERS = ("__init__", "chips", "link", "physics", "power", "terms")  # files that are no unit's physics
-
 Physics = Callable[[Op, str, Unit, Device, Mapping[str, str]], Cost]
 
 
@@ -29,10 +27,14 @@ def price(op: Op, unit: str, device: Device, home: Mapping[str, str]) -> Cost:
 @cache
 def physics(name: str) -> Physics:
     """The cost function of that name: a function named like its file. InputError lists those there are."""
-    here = Path(__file__).parent
-    if name.isidentifier() and (here / f"{name}.py").is_file():
-        found: Physics | None = getattr(import_module(f"hwsim.cost.{name}"), name, None)
-        if found is not None and name != Path(__file__).stem:
-            return found
-    others = sorted(path.stem for path in here.glob("*.py") if path.stem not in _OTHERS)
-    raise InputError(f"cost: {name[:60]!r}; accepted: {', '.join(others)}")
+    here = Path(__file__)
+    stems = sorted(path.stem for path in here.parent.glob("[a-z]*.py") if path != here)
+    found = {stem: one for stem in stems if (one := _defined_in(stem))}
+    if name not in found:
+        raise InputError(f"cost: {name[:60]!r}; accepted: {', '.join(found)}")
+    return found[name]
+
+
+def _defined_in(stem: str) -> Physics | None:
+    found: Physics | None = getattr(import_module(f"hwsim.cost.{stem}"), stem, None)
+    return found if getattr(found, "__module__", "") == f"hwsim.cost.{stem}" else None

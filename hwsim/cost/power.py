@@ -2,11 +2,12 @@
 
     joules = watts (`hwsim.kernels.power`) x seconds alone
 
-The board at rest is the device's static power, which flows whatever runs; the rest comes on top. The power cap holds for every
-op, since the kernels' times were measured under it. An attention op draws as prefill or decode, a network's vector ops and
-collectives as the set of all kernels; a link's own energy is added. The meter saw a board, not its parts: memories get their
-bytes at the device file's energy per byte, the unit all else, clocks and caches included. GPUs without a set have energies per
-operation and byte (`roofline`). Left out: what an op draws while it waits for another.
+The board at rest is the device's static power, which flows whatever runs; what is over it comes on top. Energies are parts of
+the thermal design power, near which the fitted watts level off; kernels' times were measured under that cap too. Another
+`power_limit` changes neither: no clock gives way to it, and a run that draws more than it says so in a note. An attention op
+draws as prefill or decode, a network's vector ops and collectives as the set of all kernels; a link's own energy is added. The
+meter saw a board, not its parts: memories get their bytes at the device file's energy per byte, the unit all else, clocks and
+caches included. GPUs without a set have energies per operation and byte (`roofline`). Left out: what an op draws while it waits.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from functools import lru_cache
 import numpy as np
 
 from hwsim.cost.chips import chip_of
-from hwsim.cost.gpu import NEAR, Call, called
+from hwsim.cost.gpu import Call, called, either, nearest_sets
 from hwsim.cost.terms import Cost
 from hwsim.device import Device
 from hwsim.kernels.chip import Chip
-from hwsim.kernels.power import components
-from hwsim.kernels.sets import ANY, KernelSet, choose
+from hwsim.kernels.power import power
+from hwsim.kernels.sets import ANY, KernelSet
 from hwsim.op import Array, Move, Op, larger
 
 _AS = {"attention_decode": "decode", "mla_decode": "decode", "attention_prefill": "prefill", "mla_prefill": "prefill"}
@@ -34,15 +35,14 @@ def drawn(cost: Cost, op: Op, name: str, device: Device) -> Mapping[str, Array]:
 
     By the board's watts; those of `cost`, an energy per operation and byte, where no power was fitted.
     """
-    if not device.kernels.get("power") or device.power_limit is None:
+    if not device.kernels.get("power") or device.tdp is None:
         return cost.joules
-    watts: Array = 0.0
-    for call in called(op) or [Call(ANY, op.stream, op.precision, {})]:
-        found = _watts_of(call, op, cost, device)
-        if found is None:
-            return cost.joules
-        watts = np.where(call.when, found, watts) if np.ndim(call.when) else found
-    return _divided(watts * cost.alone_s, cost, name, isinstance(op, Move))
+    calls = called(op) or [Call(ANY, op.stream, op.precision, {})]
+    watts = [(call, found) for call in calls if (found := _watts_of(call, op, cost, device)) is not None]
+    if not watts:
+        return cost.joules
+    over_rest = larger(either(watts) - device.static_power, 0.0)
+    return _divided(over_rest * cost.alone_s, cost, name, isinstance(op, Move))
 
 
 def _divided(joules: Array, cost: Cost, name: str, link: bool) -> dict[str, Array]:
@@ -53,26 +53,20 @@ def _divided(joules: Array, cost: Cost, name: str, link: bool) -> dict[str, Arra
 
 
 def _watts_of(call: Call, op: Op, cost: Cost, device: Device) -> Array | None:
-    """Watts of the board over its rest; None where the device says too little about its chip."""
-    sets, family = device.kernels["power"], _AS.get(call.family, call.family)
-    found = (choose(sets, family, format) for format in (call.format, *NEAR.get(call.format, ())))
-    chosen, chip = next((one for one in found if one), None), chip_of(device, call.peak)
-    if chosen is None or chip is None or device.power_limit is None:
+    """Watts of the board; None where the device says too little about its chip."""
+    chosen, _ = next(nearest_sets(device, "power", _AS.get(call.family, call.family), call.format), (None, ""))
+    chip = chip_of(device, call.peak)
+    if chosen is None or chip is None or device.tdp is None:
         return None
-    limit = device.power_limit
     filled = np.minimum(_tiles(call) / chip.sms, 1.0)
-    run = (op.ops, sum(cost.traffic.values()), larger(cost.alone_s, 1e-12), limit, device.static_power / limit, filled)
+    run = (op.ops, sum(cost.traffic.values()), larger(cost.alone_s, 1e-12), device.tdp, filled)
     if chip.plain and all(isinstance(value, float | int) for value in run):
         return _remembered(chosen, chip, *map(float, run))
     return _watts(chosen, chip, *run)
 
 
-def _watts(
-    chosen: KernelSet, chip: Chip, ops: Array, bytes: Array, seconds: Array, limit: Array, idle: Array, filled: Array
-) -> Array:
-    p = {**chosen.parameters, "idle": idle}
-    parts = components(ops=ops, bytes=bytes, seconds=seconds, tdp=limit, filled=filled, chip=chip, p=p)
-    return parts["active"] + parts["compute"] + parts["memory"]
+def _watts(chosen: KernelSet, chip: Chip, ops: Array, bytes: Array, seconds: Array, tdp: Array, filled: Array) -> Array:
+    return power(ops=ops, bytes=bytes, seconds=seconds, tdp=tdp, filled=filled, chip=chip, p=chosen.parameters)
 
 
 _remembered = lru_cache(maxsize=65536)(_watts)

@@ -25,11 +25,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from hwsim.fit.queue import Kernel
+from hwsim.kernels.vector import OPERATIONS
 from hwsim.op import Array
 
 _SIZE = 4.0
 _MASK = 1.0
-_POINTS = {"copy": 0.0, "sum": 1.0, "scale": 1.0, "gelu": 10.0, "tanh": 8.0, "pow": 8.0, "norm": 8.0, "softmax": 6.0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +171,7 @@ def _norm(net: Net, run: Pass) -> Kernel:
 def _stream(kind: str, size: Array, tensors: float, rows: Array = 0.0) -> Kernel:
     """An elementwise kernel, norm or softmax of `size` elements that reads and writes `tensors` of that size."""
     stack = f"pytorch-{kind if kind in ('norm', 'softmax') else 'elementwise'}"
-    return Kernel("vector", stack, "fp32", {"bytes": _SIZE * tensors * size, "ops": _POINTS[kind] * size, "rows": rows})
+    return Kernel("vector", stack, "fp32", {"bytes": _SIZE * tensors * size, "ops": OPERATIONS[kind] * size, "rows": rows})
 
 
 def _linear(m: Array, n: Array, k: Array) -> Kernel:

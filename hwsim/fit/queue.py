@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 
 import numpy as np
 
 from hwsim.cost.chips import chip_of
 from hwsim.device import Device
 from hwsim.kernels.sets import choose
+from hwsim.kernels.sets import kernel as function
 from hwsim.op import Array
 
 _AT_ONCE = {"launch": 0.0, "host": 0.0}
@@ -48,6 +48,5 @@ def _launch_and_busy(kernel: Kernel, device: Device) -> tuple[Array, Array] | No
     chosen = choose(device.kernels.get(kernel.family, ()), kernel.stack, kernel.format)
     if chosen is None or chip is None:
         return None
-    model = getattr(import_module(f"hwsim.kernels.{kernel.family}"), kernel.family)
-    busy = model(**kernel.arguments, chip=chip, p={**chosen.parameters, **_AT_ONCE})
+    busy = function(kernel.family)(**kernel.arguments, chip=chip, p={**chosen.parameters, **_AT_ONCE})
     return kernel.count * chosen.parameters["launch"], kernel.count * busy

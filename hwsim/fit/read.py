@@ -61,7 +61,7 @@ def groups(path: Path) -> Iterator[Group]:
 
 
 def _checked(group: Group, path: Path) -> Group:
-    for name, values in {"measured": group.measured, **group.arguments}.items():
+    for name, values in {**group.arguments, "measured": group.measured}.items():
         if isinstance(values, str):
             continue
         low = 0.0 if name in _MAY_BE_ZERO else np.nextafter(0.0, 1.0)

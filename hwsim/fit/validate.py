@@ -8,7 +8,6 @@ without. Watts are reported as energy too: the same errors row by row, whose `bi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from hwsim.fit.error import errors
 from hwsim.fit.group import Group
 from hwsim.fit.read import groups, known_tables, readers
 from hwsim.kernels.chip import Chip
-from hwsim.kernels.sets import KernelSet, choose
+from hwsim.kernels.sets import KernelSet, choose, kernel
 
 REPORTED = {"attention_decode": "decode", "attention_prefill": "prefill", "mla_decode": "mla", "mla_prefill": "mla"}
 
@@ -101,9 +100,8 @@ def priced(group: Group, device: Device, chosen: KernelSet) -> NDArray[np.float6
     chip = chip_of(device, "fp8" if chosen.parameters.get("matrix_bits") == 8 else group.peak)
     if chip is None:
         return None
-    model = getattr(import_module(f"hwsim.kernels.{group.family}"), group.family)
     with np.errstate(all="ignore"):
-        found = model(**_arguments(group, chip), chip=chip, p=chosen.parameters)
+        found = kernel(group.family)(**_arguments(group, chip), chip=chip, p=chosen.parameters)
     return _finite(group, found)
 
 

@@ -36,25 +36,12 @@ PARAMETERS: tuple[Parameter, ...] = (
 
 
 def power(
-    *, ops: Array, bytes: Array, seconds: Array, tdp: Array, filled: Array = 1.0, chip: Chip, p: Mapping[str, Array]
+    *, ops: Array, bytes: Array, seconds: Array, tdp: Array, filled: Array = 1.0, chip: Chip, p: Mapping[str, float]
 ) -> Array:
     """Watts. `filled` is the part of the SMs that have work, `tdp` the board's power limit in watts."""
-    parts = components(ops=ops, bytes=bytes, seconds=seconds, tdp=tdp, filled=filled, chip=chip, p=p)
-    total: Array = sum(parts.values())
-    return total
-
-
-def components(
-    *, ops: Array, bytes: Array, seconds: Array, tdp: Array, filled: Array = 1.0, chip: Chip, p: Mapping[str, Array]
-) -> dict[str, Array]:
-    """Watts by component: idle, active, compute, memory; what the cap takes is taken from all but idle in proportion."""
     used = ops / seconds / chip.peak
     streamed = bytes / seconds / chip.dram
     active = p["active"] * filled ** p["spread"] * (1.0 - np.exp(-(used + streamed) / p["knee"]))
-    wanted = {"active": active, "compute": p["op"] * used, "memory": p["byte"] * streamed}
-    raw = sum(wanted.values())
-    total = p["idle"] + raw
-    soft = total / (1.0 + total ** p["sharp"]) ** (1.0 / p["sharp"])
-    idle = np.minimum(p["idle"], soft)
-    kept = (soft - idle) / np.maximum(raw, 1e-30)
-    return {"idle": idle * tdp} | {name: watts * kept * tdp for name, watts in wanted.items()}
+    wanted = p["idle"] + active + p["op"] * used + p["byte"] * streamed
+    watts: Array = tdp * wanted / (1.0 + wanted ** p["sharp"]) ** (1.0 / p["sharp"])
+    return watts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -41,6 +41,12 @@ def families() -> tuple[str, ...]:
     """The kernel families: the files of this folder that state parameters."""
     stems = sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
     return tuple(stem for stem in stems if hasattr(import_module(f"hwsim.kernels.{stem}"), "PARAMETERS"))
+
+
+def kernel(family: str) -> Callable[..., Any]:
+    """The function of a family: seconds (or watts) from a shape, a chip and parameters."""
+    found: Callable[..., Any] = getattr(import_module(f"hwsim.kernels.{family}"), family)
+    return found
 
 
 def fitted_parameters(family: str) -> Mapping[str, Parameter]:

@@ -35,6 +35,11 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("blend", "", 2.0, 1.0, 8.0, "how the three overlap: 1 = one after the other, large = the longest one"),
 )
 
+# fp32 operations per element that the fits counted: a special function is the instructions that it takes
+OPERATIONS: Mapping[str, float] = {
+    "copy": 0.0, "scale": 1.0, "sum": 1.0, "gelu": 10.0, "tanh": 8.0, "pow": 8.0, "norm": 8.0, "softmax": 6.0,
+}  # fmt: skip
+
 
 def vector(*, bytes: Array, ops: Array, rows: Array, chip: Chip, p: Mapping[str, float]) -> Array:
     """Seconds. `bytes` read and written, each operand once, `ops` fp32 operations, `rows` reduced (0 if element-wise)."""

@@ -116,6 +116,12 @@ def test_a_fit_finds_the_parameters_that_made_the_table_and_a_device_file_takes_
     ("kernels", "word"),
     [
         ("{gemm: 3}", "list of sets"),
+        ("{gemm: {like: hopper}}", "because"),
+        ("{gemm: {like: voodoo, because: x}}", "blackwell-rtx"),
+        ("{gemm: {like: ../hopper, because: x}}", "blackwell-rtx"),
+        ("{gemm: {like: [a], because: x}}", "blackwell-rtx"),
+        ("{gemm: {like: ada, because: a chain}}", "list of sets"),
+        ("{gemm: {like: hopper, because: x, sets: []}}", "list of sets"),
         ("{gem: []}", "kernel family"),
         ("[1]", "mapping"),
         ("{gemm: [{stacks: [any], formats: [bf16], fitted: x, parameters: {launch: 1 us}}]}", "missing"),

@@ -32,8 +32,7 @@ def test_a_large_product_by_hand():
     used = 2 * 8192.0**3 / cost.alone_s / 989e12
     streamed = 3 * 8192**2 * 2 / cost.alone_s / 4800e9
     active = p["active"] * (1 - math.exp(-(used + streamed) / p["knee"]))  # 64 x 64 tiles fill all SMs
-    idle = 133 / 700
-    total = idle + active + p["op"] * used + p["byte"] * streamed
+    total = p["idle"] + active + p["op"] * used + p["byte"] * streamed
     watts = 700 * total / (1 + total ** p["sharp"]) ** (1 / p["sharp"])
     assert sum(drawn(cost, op, "tensor", H200).values()) == pytest.approx((watts - 133) * cost.alone_s)
 
@@ -69,6 +68,15 @@ def test_machines_without_measured_power_have_energies_per_operation_and_byte():
     joules = drawn(price(op, "tensor", a100, HOME), op, "tensor", a100)
     assert joules["tensor"] == pytest.approx(op.ops * a100.units["tensor"].energy["bf16"])
     assert joules["hbm"] == pytest.approx(sum(op.bytes.values()) * a100.memories["hbm"].energy)
+
+
+def test_another_limit_changes_neither_time_nor_energy_and_is_said_to_be_exceeded():
+    joules = set()
+    for watts in ("400 W", "700 W", "1400 W"):
+        trace = hwsim.run("llama-3.1-8b", H200.with_values({"power_limit": watts}), phase="prefill", batch=8)
+        joules.add(trace.energy_j)
+        assert any("above its limit" in note for note in trace.notes) == (watts == "400 W")
+    assert len(joules) == 1
 
 
 def test_a_board_without_power_is_refused():

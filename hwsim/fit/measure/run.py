@@ -23,7 +23,7 @@ TABLES = ("gemm_llm_kernels", "gemm_fp32_classic", "attention_prefill", "attenti
 DEVICES = ("cuda", "cpu")
 _EAGER = ("gemm_fp32_classic", "vector_ops_fp32")  # these tables hold calls that the host launches one by one
 _KERNELS = {"gemm_llm_kernels": "torch_linear", "gemm_power": "torch_linear"}
-_CPU_ROOM = 1e9
+_CPU_ROOM = 1e9  # bytes that a rehearsal may take
 _GPU_ROOM = 0.8  # of the memory that is free; the rest is for results and for what the library keeps
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hwsim.catalogue import known_model
 from hwsim.fit.group import Group, floats, split
+from hwsim.kernels.vector import OPERATIONS
 from hwsim.lowering.model import Attention, MixtureOfExperts
 
 _Floats = NDArray[np.float64]
@@ -24,7 +25,7 @@ _VIDUR = {
     "emb": "lookup", "input_layernorm": "norm", "post_attention_layernorm": "norm", "attn_rope": "rope", "mlp_act": "act",
     "add": "add",
 }  # fmt: skip
-_OPS = {"gelu": 10.0, "layernorm": 8.0, "softmax": 6.0}  # fp32 operations per element
+_OPS = {"gelu": "gelu", "layernorm": "norm", "softmax": "softmax"}
 _KINDS = {
     "act_fn": "act", "embedding": "lookup", "rope": "rope", "rotary_emb": "rope", "qk_norm": "qknorm", "layernorm": "norm",
     "final_layernorm": "norm", "input_layernorm": "norm", "post_layernorm": "norm",
@@ -53,7 +54,7 @@ def llmcompass_ops(table: pd.DataFrame) -> Iterator[Group]:
             short = {"without host-bound calls under 50 us": floats(rows["latency_s"]) < 50e-6}
             yield _group("llmcompass_ops", gpu, "gemm", "compass", "fp16", rows, shape, _label(shape), short)
         elif op in _OPS:
-            stream = {"bytes": 4.0 * m * n, "ops": _OPS[op] * m * n, "rows": 0.0 if op == "gelu" else m}
+            stream = {"bytes": 4.0 * m * n, "ops": OPERATIONS[_OPS[op]] * m * n, "rows": 0.0 if op == "gelu" else m}
             yield _group("llmcompass_ops", gpu, "vector", f"compass-{op}", "fp16", rows, stream, None)
 
 

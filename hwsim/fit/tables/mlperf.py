@@ -38,10 +38,12 @@ def mlperf_inference_llm_v4_1(table: pd.DataFrame) -> Iterator[Group]:
         bound = able == "True" and network is not None
         tokens, samples = floats(rows["tokens_per_s"]), floats(rows["samples_per_s"])
         devices = floats(rows["accelerators_per_node"]) * floats(rows["nodes"])
+        with np.errstate(divide="ignore"):  # no tokens at all are refused as such
+            per_token = 1.0 / tokens
         sizes = {"devices": devices, "tokens": tokens, "samples": samples}
         yield Group(
             "mlperf_inference_llm_v4_1", gpu, "serving", "offline" if bound else "any", model,
-            1.0 / tokens if bound else floats(rows["latency_mean_s"]), sizes if bound else {}, "fp8", "fp8",
+            per_token if bound else floats(rows["latency_mean_s"]), sizes if bound else {}, "fp8", "fp8",
             report="bound", price=_price(network, **sizes) if bound and network else None,
         )  # fmt: skip
 

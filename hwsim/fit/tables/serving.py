@@ -28,15 +28,23 @@ def splitwise_llm_power(table: pd.DataFrame) -> Iterator[Group]:
     """Llama-2-70B and BLOOM-176B in 16 bit, tensor-parallel: seconds of the prompt and per output token."""
     for (gpu, model, tp), rows in split(table, "gpu", "model", "tp"):
         whole, first, step = (floats(rows[f"{name}_s"]) for name in ("e2e", "prompt_latency", "tpot"))
-        sizes, network = {name: floats(rows[column]) for name, column in _SIZES.items()}, known_model(model)
+        sizes = {name: floats(rows[column]) for name, column in _SIZES.items()}
+        network = known_model(model)
         apart = whole > 1.5 * (first + sizes["output"] * step)
         passes = {"prompt": (first, _prompt(sizes)), "time per token": (step, _token(sizes, whole - first, step))}
         for name, (measured, batch) in passes.items():
             yield Group(
                 "splitwise_llm_power", gpu, "serving", f"{model} tp={tp}", "fp16", measured, sizes, "fp16", "fp16", report=name,
-                price=_price(network, int(tp), batch) if network else None,
+                price=_price(network, _devices(tp), batch) if network else None,
                 excluded={"without runs that were not one batch": apart} if apart.any() else {},
             )  # fmt: skip
+
+
+def _devices(tp: str) -> int:
+    """A column with a gap in it holds floats."""
+    if float(tp) != round(float(tp)):
+        raise ValueError(f"tp {tp}; accepted: a whole number of devices")
+    return int(float(tp))
 
 
 def _prompt(sizes: Mapping[str, _Floats]) -> Callable[[], Batch]:

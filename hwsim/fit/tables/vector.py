@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from hwsim.fit.group import Group, floats, split
+from hwsim.kernels.vector import OPERATIONS
 
-_OPS = {"copy": 0, "add": 1, "mul": 1, "div": 1, "relu": 1, "pow": 8, "gelu": 10, "tanh": 8, "ln": 8, "softmax": 6}
+_AS = {"add": "sum", "mul": "sum", "div": "sum", "relu": "scale", "ln": "norm"}  # others go by their own name
 _UNARY = ("copy", "relu", "gelu", "tanh", "ln", "softmax")
 _KINDS = {"ln": "pytorch-norm", "softmax": "pytorch-softmax"}
 
@@ -23,7 +24,7 @@ def vector_ops_fp32(table: pd.DataFrame) -> Iterator[Group]:
         unary = rows["op"].isin(_UNARY) | rows["op"].str.endswith("scalar")
         arguments = {
             "bytes": 4.0 * elements * np.where(unary, 2.0, 3.0),
-            "ops": elements * np.array([_OPS[op.split("_")[0]] for op in rows["op"]]),
+            "ops": elements * np.array([OPERATIONS[_AS.get(word, word)] for word in rows["op"].str.split("_").str[0]]),
             "rows": floats(rows["rows"]) * rows["op"].isin(_KINDS).to_numpy(),
         }
         yield Group(
