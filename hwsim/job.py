@@ -102,7 +102,7 @@ def run(model: Model | str, device: Device | str, job: Job | None = None, **chan
     model = load_model(model) if isinstance(model, str) else model
     device = load_device(device) if isinstance(device, str) else device
     job = replace(job or Job(), **changes)  # type: ignore[arg-type]
-    context = _Context(model, job.configured(device), job)
+    context = Context(model, job.configured(device), job)
     trace = context.generate() if job.phase == "generate" else context.one_pass()
     return replace(trace, model=model.name, arch=device.name, notes=(*model.notes, *context.notes(trace)))
 
@@ -115,12 +115,12 @@ def estimated(model: Model | str, device: Device | str, batch: Batch, job: Job |
     model = load_model(model) if isinstance(model, str) else model
     device = load_device(device) if isinstance(device, str) else device
     job = job or Job()
-    context = _Context(model, job.configured(device), job)
+    context = Context(model, job.configured(device), job)
     return estimate(context.rows(batch, replace(context.routing, draws=draws)), context.device)
 
 
-class _Context:
-    """A job with everything it names resolved."""
+class Context:
+    """A job with everything it names resolved: policy, parallel plan, routing, number formats."""
 
     def __init__(self, model: Model, device: Device, job: Job) -> None:
         self.model, self.device, self.job = model, device, job

@@ -57,6 +57,31 @@ class Sequences:
 Batch = tuple[Sequences, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Extent:
+    """What attention sees of a group of sequences, all of them together.
+
+    How many sequences, their new `tokens`, query-key `pairs`, cached tokens `read` and cached tokens kept afterwards.
+    """
+
+    sequences: Array
+    tokens: Array
+    pairs: Array
+    read: Array
+    cached: Array
+
+
+def extent(groups: Batch, window: int | None, causal: bool = True) -> Extent:
+    """The totals of `groups` under a sliding window, or none."""
+    return Extent(
+        sequences=sequences(groups),
+        tokens=tokens(groups),
+        pairs=sum(group.pairs(window, causal) for group in groups),
+        read=sum(group.read(window) for group in groups),
+        cached=sum(group.cached(window) for group in groups),
+    )
+
+
 def prefill(batch: Array, prompt: Array) -> Batch:
     """`batch` prompts of `prompt` tokens. InputError unless both are positive."""
     _positive("batch", batch)

@@ -11,11 +11,12 @@ The LM head runs once per sequence. Left out: sampling, dropout, top-k of the ro
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 
-from hwsim.lowering.batch import Batch, Sequences, sequences, tokens
+from hwsim.lowering.batch import Batch, Extent, Sequences, extent, sequences, tokens
 from hwsim.lowering.model import Attention, FeedForward, LatentAttention, Layer, MixtureOfExperts, Model, Precision
 from hwsim.lowering.moe import Routing, chosen_probability, drawn_counts, stream
 from hwsim.op import Array, AttentionOp, Elementwise, Experts, Gemm, Lookup, Op
@@ -37,6 +38,26 @@ def lower(
     routing = routing or Routing()
     builder = _Builder(model, batch, precision or model.precision, routing, mla)
     return builder.build()
+
+
+def phase_of(op: Op) -> str:
+    """ "prefill" or "decode" for an op of only those sequences of a batch (attention), "" for one of all tokens or of the head."""
+    last = op.name.partition("@")[0].rpartition(".")[2]  # behind @: stage and microbatch
+    return last if last in ("prefill", "decode") else ""
+
+
+def resized(op: Op, seen: Extent) -> Op:
+    """An op of one phase (`phase_of`) for other sequences, whose totals are `seen`."""
+    if isinstance(op, Gemm):  # of MLA: the latent of all tokens read is expanded, queries and results of new tokens are absorbed
+        return replace(op, m=seen.tokens if op.kind == "absorb" else seen.read)
+    return replace(op, **_seen(seen))  # type: ignore[arg-type]
+
+
+def _seen(of: Extent) -> dict[str, Array]:
+    """The fields of an attention op that say what it sees."""
+    return {
+        "sequences": of.sequences, "q_tokens": of.tokens, "pairs": of.pairs, "kv_tokens": of.read, "cached_tokens": of.cached,
+    }  # fmt: skip
 
 
 class _Builder:
@@ -171,10 +192,7 @@ class _Builder:
     ) -> tuple[str, ...]:
         return self._add(
             AttentionOp, name, name, after=after, split="heads", kv=self.precision.kv, window=float(window or 0),
-            sequences=sequences(groups), q_tokens=tokens(groups),
-            pairs=sum(group.pairs(window, self.model.causal) for group in groups),
-            kv_tokens=sum(group.read(window) for group in groups),
-            cached_tokens=sum(group.cached(window) for group in groups), **shape,
+            **_seen(extent(groups, window, self.model.causal)), **shape,
         )  # fmt: skip
 
     def _latent(self, attention: LatentAttention) -> tuple[str, ...]:
