@@ -9,6 +9,7 @@ from .lowering.transformer import lower
 from .op import Op
 from .placement import parallelize, place
 from .reproduce import check
+from .serving import Requests, Served, Service, read_trace, serve
 from .trace import Trace
 
 __all__ = [
@@ -17,6 +18,9 @@ __all__ = [
     "Job",
     "Model",
     "Op",
+    "Requests",
+    "Served",
+    "Service",
     "Trace",
     "check",
     "decode",
@@ -28,6 +32,8 @@ __all__ = [
     "parallelize",
     "place",
     "prefill",
+    "read_trace",
     "run",
+    "serve",
     "simulate",
 ]

@@ -164,6 +164,11 @@ def _extended(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[
     return plain, {where: source for where, source in {**origin, **own_origin}.items() if _present(plain, where)}
 
 
+def read_values(path: Path) -> dict[str, Any]:
+    """The values of a file of arch/ without their provenance, which is checked."""
+    return _split_provenance(read_mapping(path), "", "", str(path))[0]
+
+
 def _present(plain: Mapping[str, Any], path: str) -> bool:
     node: Any = plain
     for step in path.split("."):

@@ -47,6 +47,7 @@ def _is_number(value: object) -> TypeGuard[Array]:
 
 
 Bytes = Annotated[Array, _quantity("B", lambda x: x > 0, "a positive size such as 80 GiB")]
+Size = Annotated[Array, _quantity("B", lambda x: x >= 0, "a size such as 1.2 GB")]
 Rate = Annotated[Array, _quantity("B/s", lambda x: x > 0, "a positive bandwidth such as 3350 GB/s")]
 OpRate = Annotated[Array, _quantity("op/s", lambda x: x > 0, "a positive rate such as 989 TFLOP/s")]
 Seconds = Annotated[Array, _quantity("s", lambda x: x >= 0, "a time such as 3 us")]

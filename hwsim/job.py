@@ -151,6 +151,7 @@ class Context:
         return found
 
     def one_pass(self) -> Trace:
+        """The job's phase as a single pass."""
         job = self.job
         if job.phase == "mixed":
             if self.plan.dp * self.plan.microbatches > 1:
@@ -178,6 +179,7 @@ class Context:
         return replace(trace, tokens=float(job.batch * job.output), marks=marks)
 
     def rows(self, batch: Batch, routing: Routing | None = None) -> list[Row]:
+        """The rows of one pass over `batch`, of one data-parallel replica."""
         ops = lower(self.model, batch, self.precision, routing or self.routing, self.job.mla)
         return place(parallelize(ops, self.plan, self.device), self.device, self.policy)
 

@@ -41,7 +41,7 @@ def lower(
 
 
 def phase_of(op: Op) -> str:
-    """ "prefill" or "decode" for an op of only those sequences of a batch (attention), "" for one of all tokens or of the head."""
+    """Which sequences of a batch an op is for (attention): "prefill", "decode", or "" for all of them."""
     last = op.name.partition("@")[0].rpartition(".")[2]  # behind @: stage and microbatch
     return last if last in ("prefill", "decode") else ""
 

@@ -1,6 +1,6 @@
 """The KV cache in blocks of tokens (PagedAttention, arXiv:2309.06180): how many there are, who holds how many.
 
-    blocks = floor(min over memories of (fraction x capacity - weights - activations - what the software keeps) / bytes of a block)
+    blocks = min over memories of (fraction x capacity - weights - activations - what the software keeps) / bytes of a block
 
 per device; every rank of a tensor-parallel group holds its part of every block. Activations are those of the largest step. The
 bytes of a token are those of all layers that keep it for good; layers with a sliding window keep no more than that per sequence,

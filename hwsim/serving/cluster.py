@@ -1,9 +1,10 @@
 """Replicas, the requests that reach them, and one clock: a heap of arrivals, ends of steps and ends of transfers.
 
 An arrival goes to a replica by the router; one that works keeps its step and looks again when that ends. Events at one time are
-taken in the order in which they were made, but an engine decides on its next step after all else that happens at that time. In a closed loop `concurrency` requests are under way and one that ends is replaced at
-once. With disaggregation (Splitwise, arXiv:2311.18677) prompts run on replicas of their own; then the cache of the prompt crosses
-a link, one transfer after another for each sender, which holds its blocks until it has left, and decoding goes on elsewhere.
+taken in the order in which they were made, but an engine decides on its next step after all else that happens at that time. In a
+closed loop `concurrency` requests are under way and one that ends is replaced at once. With disaggregation (Splitwise,
+arXiv:2311.18677) prompts run on replicas of their own; then the cache of the prompt crosses a link, one transfer after another
+for each sender, which holds its blocks until it has left, and decoding goes on elsewhere.
 
 SimPy's processes are not used here: a plan of many steps that an arrival cuts is one heap entry, and times stay exact sums.
 """
@@ -120,7 +121,10 @@ class Cluster:
 
     def _refused(self, sequence: Sequence) -> str:
         """Why a request can never run; "" for one that can."""
-        for pool, tokens in ((self.first, sequence.prompt if self.second else sequence.final_tokens), (self.second, sequence.final_tokens)):
+        for pool, tokens in (
+            (self.first, sequence.prompt if self.second else sequence.final_tokens),
+            (self.second, sequence.final_tokens),
+        ):
             room = pool.replicas[0].queue.room if pool else None
             if room and room.needed(tokens) > room.blocks:
                 return f"{tokens} tokens need {room.needed(tokens)} KV blocks of {room.size}; an engine has {room.blocks}"
@@ -168,7 +172,11 @@ class Cluster:
 
     def _completed(self, sequence: Sequence, replica: Replica) -> None:
         fates, index = self.fates, sequence.index
-        fates.started_s[index], fates.first_s[index], fates.finished_s[index] = sequence.started_s, sequence.first_s, sequence.last_s
+        fates.started_s[index], fates.first_s[index], fates.finished_s[index] = (
+            sequence.started_s,
+            sequence.first_s,
+            sequence.last_s,
+        )
         fates.preemptions[index], fates.replica[index] = sequence.preemptions, self.number[id(replica)]
         self._ended(sequence.last_s)
 

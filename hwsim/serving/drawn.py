@@ -89,7 +89,9 @@ def _read(text: str, names: tuple[str, ...], option: str, more: str = "") -> tup
     wanted = _ARGUMENTS.get(name, ()) if name in names else None
     values = _DEFAULT.get(name, {}) | {key: _positive(value) for key, value in pairs.items()}
     if wanted is None or set(values) != set(wanted) or not all(values.values()):
-        forms = [other + (":" + ",".join(f"{key}=NUMBER" for key in _ARGUMENTS[other]) if _ARGUMENTS[other] else "") for other in names]
+        forms = [
+            other + (":" + ",".join(f"{key}=NUMBER" for key in _ARGUMENTS[other]) if _ARGUMENTS[other] else "") for other in names
+        ]
         raise InputError(f"{option}: {text[:60]!r}; accepted: {', '.join(filter(None, [more, *forms]))}")
     return name, values
 

@@ -74,7 +74,7 @@ class Replica:
 
     def _foreseen(self, now: float, until: float) -> int:
         """Steps until a sequence is done or blocks run out, and no more than are likely to run before `until`."""
-        most = min(min(sequence.stop - sequence.generated for sequence in self.queue.running), self.ahead)
+        most = min(self.ahead, *(sequence.stop - sequence.generated for sequence in self.queue.running))
         if self.pace and until - now < most * self.pace:
             most = max(1, min(most, int((until - now) / self.pace * 1.1) + 2))
         return self.queue.steps_with_room(most)

@@ -56,7 +56,7 @@ class Requests:
         return Requests(since, self.prompt, self.output, self.cached, (*self.notes, f"arrivals stretched to {rate:g} requests/s"))
 
 
-def requests(
+def make_requests(
     arrival_s: Sequence[float] | Floats, prompt: Sequence[int] | Ints, output: Sequence[int] | Ints, cached: Ints | None = None
 ) -> Requests:
     """Requests out of plain sequences, sorted by arrival. InputError for what no request can be."""
@@ -73,7 +73,9 @@ def read_trace(path: str | Path, limit: int | None = None) -> Requests:
     table = _table(Path(path))
     if "arrival_s" not in table:
         have = ", ".join(map(str, table.columns[:8]))
-        raise InputError(f"{path}: column arrival_s is missing (there are {have}); accepted: a trace with it, or lengths and --rate")
+        raise InputError(
+            f"{path}: column arrival_s is missing (there are {have}); accepted: a trace with it, or lengths and --rate"
+        )
     return _of_table(table if limit is None else table.head(limit), str(path))
 
 
@@ -100,7 +102,9 @@ def _table(path: Path) -> pd.DataFrame:
         else:
             table = pd.read_csv(path, nrows=MAX_ROWS + 1, skipinitialspace=True)
     except (ValueError, UnicodeError, pd.errors.ParserError, OverflowError) as error:
-        raise InputError(f"{path}: not a table of requests ({' '.join(str(error).split())[:120]}); accepted: CSV or JSONL") from error
+        raise InputError(
+            f"{path}: not a table of requests ({' '.join(str(error).split())[:120]}); accepted: CSV or JSONL"
+        ) from error
     missing = [name for name in _LENGTHS if name not in table]
     if missing:
         have = ", ".join(map(str, table.columns[:8]))
@@ -118,7 +122,9 @@ def _of_table(table: pd.DataFrame, where: str) -> Requests:
     over = np.flatnonzero(cached > prompt)
     if len(over):
         row = int(over[0])
-        raise InputError(f"{where}: {hits}, row {row + 1}: {cached[row]} of a prompt of {prompt[row]}; accepted: at most the prompt")
+        raise InputError(
+            f"{where}: {hits}, row {row + 1}: {cached[row]} of a prompt of {prompt[row]}; accepted: at most the prompt"
+        )
     order = np.argsort(arrival, kind="stable")
     notes = () if np.all(np.diff(arrival) >= 0) else (f"{where}: rows were sorted by arrival_s",)
     return Requests(arrival[order], prompt[order], output[order], cached[order], notes)

@@ -15,7 +15,6 @@ Where prompts are whole, `max_batched_tokens` bounds those of a step together; a
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from hwsim.errors import InputError
 from hwsim.serving.queue import Queue
@@ -45,7 +44,7 @@ def mixed(queue: Queue) -> Batch:
     while queue.waiting and len(queue.running) < queue.max_seqs:
         sequence = queue.waiting[0]
         new = queue.left(sequence)
-        if budget < new and budget < queue.max_batched_tokens or not queue.admit(sequence.final_tokens):
+        if (budget < new and budget < queue.max_batched_tokens) or not queue.admit(sequence.final_tokens):
             break
         batch.append((sequence, new))
         budget -= new
@@ -59,7 +58,7 @@ def prefill_first(queue: Queue) -> Batch:
     while queue.waiting and len(queue.running) < queue.max_seqs:
         sequence = queue.waiting[0]
         new = queue.left(sequence)
-        if budget < new and prompts or not queue.admit(queue.computed(sequence) + new):
+        if (budget < new and prompts) or not queue.admit(queue.computed(sequence) + new):
             break
         prompts.append((sequence, new))
         budget -= new

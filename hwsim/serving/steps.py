@@ -2,7 +2,7 @@
 
 A step is one pass over chunks of prompts and decoding sequences. Its ops are of three kinds:
 
-- ops of all tokens (linear layers, experts, norms, collectives): priced for 256 numbers of tokens in one broadcast call, and kept;
+- ops of all tokens (linear layers, experts, norms, collectives): priced for 256 numbers of tokens in one call, and kept;
 - the head, which sees sequences instead of tokens: read from the same tables;
 - ops of prefilling or of decoding sequences (attention): priced for the step, or for n steps in a row as one array.
 
@@ -19,7 +19,7 @@ imbalance between data-parallel ranks, contention for a memory that two units dr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -35,8 +35,8 @@ from hwsim.job import Context
 from hwsim.lowering.batch import Batch, Extent, Sequences, extent
 from hwsim.lowering.transformer import lower, phase_of, resized
 from hwsim.op import Array, Op, larger
-from hwsim.placement import parallelize, place
-from hwsim.placement.policy import ALL, able
+from hwsim.placement import Row, parallelize, place
+from hwsim.placement.policy import ALL, Part, able
 from hwsim.serving.host import Host
 
 Floats = NDArray[np.float64]
@@ -47,7 +47,7 @@ HEAD = "head"
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What one step does: (new tokens, tokens before) of each chunk of a prompt, and the tokens before each decoding sequence's."""
+    """What one step does: (new tokens, tokens before) of each chunk of a prompt, and the tokens before each decoding one."""
 
     chunks: Sequence[tuple[int, int]]
     contexts: Floats
@@ -136,7 +136,7 @@ class Steps:
         rows = place(parallelize(ops, context.plan, self.device), self.device, self._somewhere)
         return _Table(tasks(rows, self.device), self.device)
 
-    def _somewhere(self, op: Op, device: Device) -> object:
+    def _somewhere(self, op: Op, device: Device) -> Mapping[str, Array | Part]:
         return {able(op, device)[0]: ALL} if phase_of(op) else self.context.policy(op, device)
 
     def _alone(self, op: Op) -> tuple[Array, str]:
@@ -172,7 +172,10 @@ class Steps:
 
     def _spend_on(self, phases: tuple[str, ...], runs: list[_Run]) -> None:
         steps = np.array([run.steps for run in runs])
-        for kind, totals, head in ((phases, [run.tokens for run in runs], False), (("decode",), [r.sequences for r in runs], True)):
+        for kind, totals, head in (
+            (phases, [run.tokens for run in runs], False),
+            (("decode",), [r.sequences for r in runs], True),
+        ):
             for total in set(totals):
                 times = float(steps[np.equal(totals, total)].sum())
                 table, at = self._table(kind, total)
@@ -180,7 +183,9 @@ class Steps:
         table, _ = self._table(phases, runs[0].tokens)
         for op in table.phased.values():
             window = int(getattr(op, "window", 0))
-            self._add(self._drawn_alone(resized(op, _joined([run.seen[window][phase_of(op)] for run in runs], steps)), table.many))
+            self._add(
+                self._drawn_alone(resized(op, _joined([run.seen[window][phase_of(op)] for run in runs], steps)), table.many)
+            )
 
     def _drawn_alone(self, op: Op, many: float) -> dict[str, float]:
         """Joules per component of an op over all its points, where the policy sends it."""
@@ -196,7 +201,7 @@ class Steps:
     def _drawn(self, step: Step, n: int, first: int) -> Array:
         return estimate(self._rows(step, n, first), self.device).latency_s
 
-    def _rows(self, step: Step, n: int, first: int) -> list[object]:
+    def _rows(self, step: Step, n: int, first: int) -> list[Row]:
         part = 1.0 / self.context.plan.dp
         grown = np.arange(n, dtype=float)
         batch: Batch = (
@@ -218,7 +223,7 @@ class _Run:
 
 
 class _Table:
-    """The ops of a pass, priced for BLOCK numbers of tokens: the head apart, and the ops of one phase to be priced for each step."""
+    """The ops of a pass, priced for BLOCK numbers of tokens: the head apart, ops of one phase to be priced for each step."""
 
     def __init__(self, every: list[Task], device: Device) -> None:
         self.device, self.many = device, copies(every, device)

@@ -1,0 +1,61 @@
+"""Capacity: the highest request rate at which a service keeps its objective.
+
+A rate is kept when a part of all requests (0.99 by default: goodput as in DistServe, arXiv:2401.09670) meets the objective. The
+same requests arrive faster or slower: gaps are stretched, lengths stay, so that rates are compared on one sample. Rates are
+doubled until one fails, then halved between a kept and a failed one to 1 %. Near saturation a longer sample keeps a slightly
+lower rate, since its queue has longer to grow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hwsim.errors import InputError
+from hwsim.serving.objective import Objective
+from hwsim.serving.requests import Requests
+from hwsim.serving.served import Served
+
+LEAST, MOST = 1e-4, 1e6  # requests per second
+_PRECISION = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Capacity:
+    """The highest `rate` kept (0 for none) with its run, and all rates that were tried: (rate, part that met, run)."""
+
+    rate: float
+    tried: tuple[tuple[float, float, Served], ...]
+
+    @property
+    def best(self) -> Served | None:
+        """The run at that rate."""
+        return next((served for rate, _, served in self.tried if rate == self.rate), None)
+
+
+def capacity(asked: Requests, run: Callable[[Requests], Served], objective: Objective, part: float = 0.99) -> Capacity:
+    """Search the highest rate of `asked` at which `part` of them meet the objective; `run` serves them."""
+    if not 0 < part <= 1:
+        raise InputError(f"slo-part: {part}; accepted: above 0, at most 1")
+    tried: dict[float, tuple[float, Served]] = {}
+
+    def kept(rate: float) -> bool:
+        served = run(asked.at_rate(rate))
+        tried[rate] = (served.met(objective) / len(asked), served)
+        return tried[rate][0] >= part
+
+    low = asked.rate
+    if kept(low):
+        while low < MOST and kept(low * 2):
+            low *= 2
+        high = low * 2
+    else:
+        high = low
+        while high > LEAST and not kept(high / 2):
+            high /= 2
+        low = high / 2
+    while low > LEAST and high / low > 1 + _PRECISION and low < MOST:
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if kept(middle) else (low, middle)
+    rows = tuple((rate, met, served) for rate, (met, served) in sorted(tried.items()))
+    return Capacity(low if tried.get(low, (0.0,))[0] >= part else 0.0, rows)
