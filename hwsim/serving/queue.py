@@ -1,4 +1,9 @@
-"""What one engine has to do: sequences that wait, sequences that run, and the cache blocks they hold."""
+"""What one engine has to do: sequences that wait, sequences that run, and the cache blocks they hold.
+
+With prefix caching, as vLLM has it by default, blocks that are given back keep their content until they are needed. So a preempted
+sequence finds again what nobody took: blocks are taken in the order in which they came free, and where one was preempted none
+were free before. Its last blocks go first, so that what is left is a prefix. Without, all of it is computed anew.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +24,13 @@ class Queue:
     waiting: deque[Sequence] = field(default_factory=deque)
     running: list[Sequence] = field(default_factory=list)
     used: int = 0
+    prefix_caching: bool = True
+    preempted: deque[Sequence] = field(default_factory=deque)  # those of whom the cache still has something, oldest first
 
     def computed(self, sequence: Sequence) -> int:
-        """Tokens that need no computing when a waiting sequence starts: what it brought along, or what a cached prefix saves."""
-        return sequence.computed or min(sequence.cached, sequence.prompt + sequence.generated - 1)
+        """Tokens that need no computing when a waiting sequence starts: what it brought along, or what the cache still has."""
+        found = max(sequence.cached, sequence.kept * self.room.size) if self.prefix_caching else 0
+        return sequence.computed or min(found, sequence.prompt + sequence.generated - 1)
 
     def left(self, sequence: Sequence) -> int:
         """Tokens that a waiting sequence has to process."""
@@ -36,21 +44,38 @@ class Queue:
         if more > 0:
             sequence.blocks += more
             self.used += more
+            self._overwrite(more - sequence.kept)
         return True
+
+    def _overwrite(self, blocks: int) -> None:
+        """Take content from preempted sequences, who waits longest first."""
+        while blocks > 0 and self.preempted:
+            first = self.preempted[0]
+            lost = min(first.kept, blocks)
+            first.kept -= lost
+            blocks -= lost
+            if not first.kept:
+                self.preempted.popleft()
 
     def admit(self, tokens: int) -> bool:
         """Let the first waiting sequence run with blocks for so many tokens; False where there are too few."""
         sequence = self.waiting[0]
+        computed = self.computed(sequence)
         if not self.take(sequence, tokens):
             return False
-        sequence.computed = self.computed(sequence)
+        if sequence.kept:
+            self.preempted.remove(sequence)
+        sequence.computed, sequence.kept = computed, 0
         self.running.append(self.waiting.popleft())
         return True
 
     def preempt(self) -> Sequence:
         """Drop the youngest running sequence: it gives its blocks back, waits first in line and is computed anew."""
         sequence = self.running.pop()
+        sequence.kept = sequence.computed // self.room.size
         self.release(sequence)
+        if sequence.kept:
+            self.preempted.append(sequence)
         sequence.computed = 0
         sequence.preemptions += 1
         self.waiting.appendleft(sequence)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(slots=True, eq=False)
@@ -22,9 +22,10 @@ class Sequence:
     computed: int = 0
     generated: int = 0
     blocks: int = 0
-    started_s: float = field(default=-1.0)
-    first_s: float = field(default=-1.0)
-    last_s: float = field(default=-1.0)
+    kept: int = 0  # blocks given back at a preemption whose content is still there
+    started_s: float = -1.0
+    first_s: float = -1.0
+    last_s: float = -1.0
     preemptions: int = 0
 
     @property

@@ -45,6 +45,7 @@ class Service:
     max_batched_tokens: int = 8192
     kv_fraction: float = 0.9
     block: int = 16
+    prefix_caching: bool = True
     replicas: int = 1
     router: str = "round-robin"
     disaggregate: tuple[int, int] | None = None
@@ -137,7 +138,8 @@ class Engine:
 
     def _pool(self, many: int) -> Pool:
         service, scheduler = self.service, read_scheduler(self.service.scheduler)
-        queues = [Queue(self.room, service.max_seqs, service.max_batched_tokens) for _ in range(many)]
+        limits = (service.max_seqs, service.max_batched_tokens)
+        queues = [Queue(self.room, *limits, prefix_caching=service.prefix_caching) for _ in range(many)]
         return Pool(
             tuple(Replica(self.steps(), queue, scheduler, service.ahead) for queue in queues), read_router(service.router)
         )
