@@ -41,6 +41,8 @@ class Op:
     all of them afterwards), "rows" of the reduction (the result is then a partial sum that must be all-reduced), "heads",
     "experts", or "none" (every device does all of it).
 
+    `fused`: done by the kernel of a neighbouring op, so that nothing is launched for it.
+
     One device of a stage is simulated for all that do the same. Where they differ (experts), each `rank` has its own op, on a
     device of its own, and `stands_for` is the part of the stage's devices that do just that.
     """
@@ -58,6 +60,7 @@ class Op:
     microbatch: int = 0
     split: Split = "none"
     stream: str = "bf16"
+    fused: bool = False
 
     @property
     def ops(self) -> Array:

@@ -65,6 +65,7 @@ class Call:
     peak: str
     arguments: Mapping[str, Any]
     when: Array = 1.0  # 0 where another kernel does it
+    ready: bool = False  # the kernel before it leaves its operands quantised
 
 
 def gpu(op: Op, name: str, unit: Unit, device: Device, home: Mapping[str, str]) -> Cost:
@@ -101,8 +102,19 @@ def _priced(call: Call, device: Device) -> tuple[Array, str] | None:
     for chosen, format in nearest_sets(device, call.family, device.stack, call.format):
         chip = chip_of(device, "fp8" if chosen.parameters.get("matrix_bits") == 8 else call.peak)
         if chip:
-            return _seconds(call, chosen, chip), format
+            return _seconds(call, _arriving_quantised(chosen, device) if call.ready else chosen, chip), format
     return None
+
+
+def _arriving_quantised(chosen: KernelSet, device: Device) -> KernelSet:
+    """The set of a linear layer without its quantise pass, whose launch is that of the stack's 16-bit kernel."""
+    key = ("quantised", id(chosen))
+    if key not in device.remembered:
+        plain = choose(device.kernels["gemm"], device.stack, "bf16")
+        launch = min(one.parameters["launch"] for one in (chosen, plain) if one)
+        device.remembered[key] = replace(chosen, parameters={**chosen.parameters, "launch": launch, "passes": 0.0, "row": 0.0})
+    found: KernelSet = device.remembered[key]
+    return found
 
 
 def measured_transfer(op: Move, name: str, device: Device) -> Cost:
@@ -174,6 +186,7 @@ def _(op: Gemm) -> list[Call]:
             "w_bytes": nbytes("fp8" if block else op.weights), "o_bytes": nbytes(op.stream),
             "scaled": 128.0 if block else float("inf"),
         },
+        ready=name in ("fp8", "int8"),
     )]  # fmt: skip
 
 

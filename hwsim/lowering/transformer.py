@@ -119,8 +119,9 @@ class _Builder:
         return self._elementwise(name, "norm", h, h, 4 * h, after=after, tokens=self.tokens if tokens is None else tokens)
 
     def _residual(self, name: str, after: tuple[str, ...] | None = None) -> tuple[str, ...]:
+        """The sum with the layer's input; serving kernels do it in the norm that follows."""
         h = self.model.hidden
-        return self._elementwise(name, "add", 2 * h, h, h, after=after)
+        return self._elementwise(name, "add", 2 * h, h, h, after=after, fused=True)
 
     def _embedding(self) -> None:
         model = self.model
