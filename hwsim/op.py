@@ -112,7 +112,8 @@ class Gemm(Op):
     """`groups` independent products (m x k) times (k x n) with weights: 2mkn operations, activations in and out, weights once.
 
     `tied` weights are resident with another op that uses the same ones. Of the n columns `kv_columns` are keys and values of
-    `kv_heads` heads, which are copied rather than divided where there are more devices than heads.
+    `kv_heads` heads, which are copied rather than divided where there are more devices than heads. `joined`: partial sums are
+    added to those of an op that `joins` it, and reduced with them.
     """
 
     math: ClassVar[Math] = "matmul"
@@ -126,6 +127,7 @@ class Gemm(Op):
     tied: bool = False
     kv_columns: Array = 0.0
     kv_heads: int = 1
+    joined: bool = False
 
     @cached_property
     def ops(self) -> Array:
@@ -228,6 +230,7 @@ class Experts(Op):
     `chosen[e]` is the probability that a token picks expert e (they add up to top-k), or with `counted` the number of tokens
     that picked it, `chosen[e, d]` in draw d of many. Expert e is hit with probability 1 - (1 - chosen)^tokens (tokens route
     independently), or for certain when `balanced`. An expert without tokens moves no weights. `tied`: resident with another part.
+    `joins`: the shared expert, whose partial sums are added before the result is reduced.
     """
 
     math: ClassVar[Math] = "matmul"
@@ -242,6 +245,7 @@ class Experts(Op):
     weights: str = "bf16"
     activations: str = "bf16"
     tied: bool = False
+    joins: tuple[str, ...] = ()
 
     @property
     def experts(self) -> int:
