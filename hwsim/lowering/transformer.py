@@ -223,8 +223,8 @@ class _Builder:
 
     def _absorbed(self, a: LatentAttention, name: str, groups: Batch, tied: bool) -> tuple[str, ...]:
         """Queries into the latent space, attention on the latent itself, result back to the heads (arXiv:2405.04434, 2.1.2)."""
-        per_head = {"m": tokens(groups), "groups": a.heads, "tied": tied}
-        weights = self.precision.attention
+        per_head = {"m": tokens(groups), "groups": a.heads, "tied": tied, "activations": self.precision.stream}
+        weights = self.precision.stream  # servers unpack them once
         ready = self._gemm(f"absorb_q.{name}", "absorb", a.kv_rank, a.nope_dim, weights, "heads", **per_head)
         self._attention_op(
             f"attention.{name}", groups, a.window, ready, heads=a.heads, kv_heads=1, qk_dim=a.kv_width, v_dim=a.kv_rank,
