@@ -78,6 +78,11 @@ class Op:
         return {}
 
     @property
+    def launches(self) -> int:
+        """Kernels that serving software launches for it (recalled from vLLM and SGLang, to one or two)."""
+        return 0 if self.fused else 1
+
+    @property
     def workspace(self) -> Array:
         """Bytes of activations alive while the op runs; not added up over ops."""
         return self.bytes.get("activations", 0.0)
@@ -139,6 +144,11 @@ class Gemm(Op):
         """Weights once, activations in and out."""
         moved = self.groups * self.m * self.k * nbytes(self.activations) + self.output_bytes
         return {"weights": self._weight_bytes, "activations": moved}
+
+    @property
+    def launches(self) -> int:
+        """The product, and a pass that scales activations where each block of them has a scale."""
+        return 2 if self.activations not in ("bf16", "fp16", "fp32", "fp8", "int8") else 1
 
     @property
     def resident(self) -> Mapping[str, Array]:
@@ -211,6 +221,11 @@ class AttentionOp(Op):
         if self.expanded:
             return {"activations": queries + read * nbytes(self.stream), "kv": 0.0 * read}
         return {"activations": queries, "kv": read * nbytes(self.kv)}
+
+    @property
+    def launches(self) -> int:
+        """Attention and the write into the cache; for keys and values rebuilt from a latent also two copies that join them."""
+        return 4 if self.expanded else 2
 
     @property
     def resident(self) -> Mapping[str, Array]:
@@ -304,6 +319,11 @@ class Experts(Op):
         between = (2 * self.matrices - 3) * self.inner
         out = self.pairs * (self.hidden + between) * nbytes(self.stream)
         return {"weights": self.active * self.weight_bytes_per_expert, "activations": into + out}
+
+    @property
+    def launches(self) -> int:
+        """Top-k, sorting of tokens, two products with an activation between, the sum; two passes that scale activations."""
+        return 6 if self.activations in ("bf16", "fp16", "fp32") else 8
 
     @property
     def resident(self) -> Mapping[str, Array]:
