@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,9 @@ Blocks = list[Figure | Sheet | Words]
 _POINTS = 500  # of a distribution
 _INTERVALS = 200  # of the time axis
 _TALL, _WIDE = 300, 260  # heights of figures
-_SKEWED = 20.0  # a 99th percentile so many medians away needs a logarithmic axis
+_SKEWED = 20.0  # times the median; what goes that far needs a logarithmic axis
+_FAR = 3.0  # times all that was measured; a bound beyond is not drawn to scale
+_NARROW = 5.0  # between the ends of a logarithmic axis
 _PERCENTILES = ("p50", "p90", "p99")
 _FIFTHS = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
 _TITLES = {"ttft": "TTFT", "tpot": "TPOT", "tbt": "TBT", "e2e": "E2E", "queue": "queueing"}
@@ -90,12 +92,14 @@ def distribution_figure(
     hover = [f"{part:.1%} within {shown.seconds(value)}" for value, part in zip(x, y, strict=True)]
     figure = go.Figure(_line(x, y, measure_colour(name), "", hover).update(line={"shape": "hv"}))
     marked = {name: value for name in _PERCENTILES if (value := summary[name]) is not None}
-    high = max(float(x[-1]), bound or 0.0) or 1.0
-    logarithmic = marked["p99"] > _SKEWED * marked["p50"] > 0
-    across = _log_axis(float(x[x > 0][0]), high, "s") if logarithmic else si_axis("s", high * 1.05, "")
+    near = bound is not None and bound < _FAR * x[-1]
+    high = (max(x[-1], bound) if near and bound else float(x[-1])) or 1.0
+    across = _axis(float(x[x > 0][0]), high, _time) if high > _SKEWED * marked["p50"] > 0 else si_axis("s", high * 1.05, "")
     figure.add_trace(_marks(marked, measure_colour(name), across))
     if bound is not None:
-        figure.add_trace(_bound([bound, bound], [0, 1], f"objective: {shown.seconds(bound)}"))
+        figure.add_trace(
+            _bound([bound, bound], [0, 1], f"objective: {shown.seconds(bound)}{'' if near else ', beyond this axis'}")
+        )
     title = "part of tokens" if name == "tbt" else "part of requests"
     up = {"range": [0, 1.1], "tickvals": _FIFTHS, "tickformat": ".0%", "title": {"text": title}}
     return styled(figure, _TALL, xaxis=across | {"title": {"text": _TITLES[name]}}, yaxis=up)
@@ -106,7 +110,7 @@ def _marks(marked: Mapping[str, float], colour: str, across: Mapping[str, Any]) 
     logarithmic, (low, high) = across.get("type") == "log", across["range"]
     at = [(math.log10(value) if logarithmic else value) for value in marked.values()]
     sides = ["top left" if where > (low + high) / 2 else "bottom right" for where in at]
-    text = [f" {name} {shown.quantity(value, 's', 3)} " for name, value in marked.items()]
+    text = [f" {name} {_time(value)} " for name, value in marked.items()]
     return go.Scatter(
         x=list(marked.values()), y=[int(name[1:]) / 100 for name in marked], mode="markers+text", text=text, textposition=sides,
         marker={"color": colour, "size": 7}, showlegend=False, hoverinfo="skip", textfont={"size": 12},
@@ -127,15 +131,21 @@ def _bound(x: list[float], y: list[float], name: str) -> go.Scatter:
     return go.Scatter(x=x, y=y, mode="lines", line=line, marker={"color": INK}, name=name, hoverinfo="skip")
 
 
-def _log_axis(low: float, high: float, unit: str) -> dict[str, Any]:
-    """A logarithmic axis with room on both sides; ticks at 1, 2 and 5 where few decades are seen."""
+def _axis(low: float, high: float, write: Callable[[float], str]) -> dict[str, Any]:
+    """A logarithmic axis with room on both sides, linear from 0 where that would show too few ticks; 1, 2, 5 for few decades."""
+    if high < _NARROW * low:
+        axis = si_axis("", high * 1.1, "")
+        return axis | {"ticktext": [write(tick) for tick in axis["tickvals"]]}
     low, high = low / 1.2, high * 1.2
-    axis = decades(low, high, unit)
-    if high / low < 1000:
+    axis = decades(low, high, "")
+    if high < 1000 * low:
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        ticks = [factor * 10.0**n for n in powers for factor in (1, 2, 5)]
-        axis |= {"tickvals": ticks, "ticktext": [shown.quantity(tick, unit, 3) for tick in ticks]}
-    return axis
+        axis["tickvals"] = [factor * 10.0**n for n in powers for factor in (1, 2, 5)]
+    return axis | {"ticktext": [write(tick) for tick in axis["tickvals"]]}
+
+
+def _time(value: float) -> str:
+    return shown.quantity(value, "s", 3)
 
 
 def _over_time(served: Served) -> Blocks:
@@ -204,8 +214,8 @@ def time_figure(edges: Floats, lines: Mapping[str, Floats], title: str, percent:
     if len(lines) == 1:
         figure.data[0].fill = "tozeroy"
     highest = max(float(values.max()) for values in lines.values()) or 1.0
-    up = {"range": [0, highest * 1.1], "tickformat": ".1~%" if percent else ",~g", "nticks": 6, "title": {"text": title}}
-    across = {"range": [0, edges[-1] - edges[0]], "tickformat": ",~g", "title": {"text": "time since the first arrival [s]"}}
+    up = {"range": [0, highest * 1.1], "tickformat": "~%" if percent else ",~r", "nticks": 6, "title": {"text": title}}
+    across = {"range": [0, edges[-1] - edges[0]], "tickformat": ",~r", "title": {"text": "time since the first arrival [s]"}}
     return styled(figure, _WIDE, xaxis=across, yaxis=up)
 
 
@@ -252,7 +262,10 @@ def goodput_figure(rates: Floats, goodput: Floats) -> go.Figure:
     figure.add_trace(_bound([rates[0], rates[-1]], [rates[0], rates[-1]], "offered"))
     low = float(min([rates[0], *goodput[goodput > 0]]))
     return styled(
-        figure, _TALL, xaxis=_rates_axis(rates), yaxis=_log_axis(low, rates[-1], "") | {"title": {"text": "requests/s"}}
+        figure,
+        _TALL,
+        xaxis=_rates_axis(rates),
+        yaxis=_axis(low, float(rates[-1]), shown.number) | {"title": {"text": "goodput [requests/s]"}},
     )
 
 
@@ -269,7 +282,7 @@ def percentiles_figure(
         figure.add_trace(_dotted(rates, values, measure_colour(name), name, hover))
     if bound:
         figure.add_trace(_bound([rates[0] / 2, rates[-1] * 2], [bound, bound], f"objective: {shown.seconds(bound)}"))
-    up = _log_axis(min(seen, default=1.0), max(seen, default=1.0), "s") | {"title": {"text": title}}
+    up = _axis(min(seen, default=1.0), max(seen, default=1.0), _time) | {"title": {"text": title}}
     return styled(figure, _TALL, xaxis=_rates_axis(rates), yaxis=up)
 
 
@@ -279,4 +292,4 @@ def _dotted(x: Floats, y: Floats, colour: str, name: str, hover: list[str]) -> g
 
 
 def _rates_axis(rates: Floats) -> dict[str, Any]:
-    return _log_axis(float(rates[0]), float(rates[-1]), "") | {"title": {"text": "offered requests/s"}}
+    return _axis(float(rates[0]), float(rates[-1]), shown.number) | {"title": {"text": "offered requests/s"}}
