@@ -298,12 +298,12 @@ def serve(
 
     job = _job(
         "", set_, policy=policy, parallel=parallel, weights=weights, activations=activations, kv=kv, mla=mla, stack=stack,
-        routing=routing or "uniform", seed=seed if routing else None,
+        routing="uniform" if routing is None else routing, seed=None if routing is None else seed,
     )  # fmt: skip
     service = Service(
         scheduler=scheduler_of(scheduler, chunked_prefill), max_seqs=max_seqs, max_batched_tokens=max_batched_tokens,
         kv_fraction=kv_fraction, block=block, prefix_caching=prefix_caching, replicas=replicas, router=router, host=host,
-        disaggregate=read_pools(disaggregate) if disaggregate else None, concurrency=concurrency,
+        disaggregate=read_pools(disaggregate) if disaggregate is not None else None, concurrency=concurrency,
     )  # fmt: skip
     load = Load(requests, rate, concurrency, num_requests, arrivals, prompt_dist, output_dist, seed or 0)
     goal = read_goal(slo, slo_part, capacity)

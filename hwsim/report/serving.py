@@ -92,7 +92,7 @@ def distribution_figure(
     hover = [f"{part:.1%} within {shown.seconds(value)}" for value, part in zip(x, y, strict=True)]
     figure = go.Figure(_line(x, y, measure_colour(name), "", hover).update(line={"shape": "hv"}))
     marked = {name: value for name in _PERCENTILES if (value := summary[name]) is not None}
-    near = bound is not None and bound < _FAR * x[-1]
+    near = bound is not None and bound < _FAR * (x[-1] or 1.0)
     high = (max(x[-1], bound) if near and bound else float(x[-1])) or 1.0
     across = _axis(float(x[x > 0][0]), high, _time) if high > _SKEWED * marked["p50"] > 0 else si_axis("s", high * 1.05, "")
     figure.add_trace(_marks(marked, measure_colour(name), across))
@@ -250,7 +250,7 @@ def kept_figure(rates: Floats, met: Floats, found: float, part: float) -> go.Fig
     if found:
         colour = measure_colour("capacity")
         best = go.Scatter(x=[found], y=[float(met[np.searchsorted(rates, found)])], mode="markers", hoverinfo="skip")
-        figure.add_trace(best.update(marker={"color": colour, "size": 12}, name=f"capacity: {found:.4g} requests/s"))
+        figure.add_trace(best.update(marker={"color": colour, "size": 12}, name=f"capacity: {shown.number(found)} requests/s"))
     up = {"range": [0, 1.05], "tickvals": _FIFTHS, "tickformat": ".0%", "title": {"text": "part of requests"}}
     return styled(figure, _TALL, xaxis=_rates_axis(rates), yaxis=up)
 

@@ -49,6 +49,9 @@ class Load:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("arrivals", "prompt_dist", "output_dist"):
+            if getattr(self, name) == "":
+                raise InputError(f"--{name.replace('_', '-')}: ''; accepted: the name of a distribution")
         if self.rate is not None and not 0 < self.rate < 1e9:
             raise InputError(f"--rate: {self.rate:g}; accepted: requests per second above 0")
         if self.num_requests is not None and self.num_requests < 1:
