@@ -9,7 +9,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from hwsim.device import Device
     from hwsim.job import Job
-    from hwsim.serving.asked import Watch
+    from hwsim.serving.asked import Outcome, Watch
     from hwsim.trace import Trace
 
 PIPED_WIDTH = 200  # columns of tables that no terminal limits, so that names stay whole for those who search them
@@ -149,7 +149,10 @@ KvFraction = Annotated[
 ]
 PrefixCaching = Annotated[
     bool,
-    typer.Option("--prefix-caching/--no-prefix-caching", help="Keep what finished or preempted sequences left in the cache."),
+    typer.Option(
+        "--prefix-caching/--no-prefix-caching",
+        help="Do not compute again what the cache holds of a prompt (prefix_cached_tokens) or of a preempted sequence.",
+    ),
 ]
 Replicas = Annotated[int, typer.Option(parser=_whole, metavar="N", help="Copies of ARCH that share the requests.")]
 Router = Annotated[str, typer.Option(help="Which replica takes a request: round-robin or least-loaded.")]
@@ -312,13 +315,7 @@ def serve(
     _check_outputs([table, report], [_file_of(model), _file_of(arch), *load.files()])
     with _watching() as watch:
         found = outcome(model, arch, load, service, job, goal, watch)
-    if table is not None:
-        _write_table(found.served.table, table)
-    if report is not None:
-        from hwsim.files import write_text
-        from hwsim.report.serving import serving_page
-
-        write_text(report, serving_page(found, settings(load, service, job, goal)))
+    _write_served(found, settings(load, service, job, goal), table, report)
     if as_json:
         _print_json(found.to_dict())
         return
@@ -549,6 +546,17 @@ def _check_outputs(outputs: list[Path | None], inputs: list[Path]) -> None:
         if path.resolve() in taken:
             raise InputError(f"{path}: {taken[path.resolve()]}; accepted: another file to write")
         taken[path.resolve()] = "is written already"
+
+
+def _write_served(found: Outcome, asked: Mapping[str, str], table: Path | None, report: Path | None) -> None:
+    """The files of `hwsim serve`."""
+    if table is not None:
+        _write_table(found.served.table, table)
+    if report is not None:
+        from hwsim.files import write_text
+        from hwsim.report.serving import serving_page
+
+        write_text(report, serving_page(found, asked))
 
 
 def _write_table(rows: pd.DataFrame, path: Path) -> None:

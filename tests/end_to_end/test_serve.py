@@ -82,6 +82,7 @@ def test_capacity_is_where_the_queue_of_a_single_server_grows_too_long():
     assert expected / 1.011 < found["capacity"]["rate"] <= expected * 1.000001
     assert found["rate"] == pytest.approx(found["capacity"]["rate"])  # the run that is shown is the one at that rate
     assert found["slo_met"] == 11
+    assert any("too soon for a queue to grow" in note for note in found["notes"])  # s x 10 of arrivals, a request takes up to 2 s
     kept = {one["rate"]: one["met"] == 1 for one in found["capacity"]["tried"]}
     assert kept == {rate: rate <= expected for rate in kept}
 
@@ -93,6 +94,14 @@ def test_capacity_of_a_load_with_a_rate_leaves_its_run_alone():
     assert {name: search[name] for name in plain if name != "notes"} == {name: plain[name] for name in plain if name != "notes"}
     assert search["capacity"]["rate"] > 1e6  # ten requests at once all keep it
     assert any("every rate was kept" in note for note in search["notes"])
+
+
+def test_a_load_that_is_long_enough_has_no_note_on_its_capacity():
+    # nobody may wait: at most one every s seconds, so that 20 requests arrive in 20 times the s that each takes
+    asked = ("--max-seqs", "1", "--prompt-dist", "256", "--output-dist", "1", "--num-requests", "20", "--arrivals", "constant")
+    found = served(*asked, "--slo", "queue=1ns", "--slo-part", "1")
+    assert found["capacity"]["rate"] * found["e2e_s"]["mean"] == pytest.approx(1, rel=0.011)
+    assert not any("--num-requests" in note for note in found["notes"])
 
 
 def test_a_rate_that_nothing_keeps_is_no_capacity():
