@@ -65,7 +65,8 @@ class Replica:
             if sequence.started_s < 0:
                 sequence.started_s = now
         step = _step(batch)
-        n = 1 if preempted or step.chunks or len(batch) < len(queue.running) else self._foreseen(now, until)
+        steady = not preempted and len(batch) == len(queue.running) and all(new == sequence.left == 1 for sequence, new in batch)
+        n = self._foreseen(now, until) if steady else 1
         seconds = self.steps.seconds(step, n, self.done)
         ends = np.cumsum(np.concatenate(([now], seconds)))[1:]
         self.pace = float(seconds[-1])
@@ -97,10 +98,10 @@ class Replica:
             raise InternalError("an engine finished a step that it never began")
         self.planned = None
         steps = len(plan.ends)
-        self.log.steps(plan.start, plan.ends, plan.step, self.queue)
         self.steps.ran_for(plan.step, steps, self.done)
         self.done += steps
         self._advance(plan)
+        self.log.steps(plan.start, plan.ends, plan.step, self.queue)
         left = [sequence for sequence, _ in plan.batch if sequence.generated >= sequence.stop]
         if left:
             leaving = set(map(id, left))
