@@ -60,13 +60,14 @@ class Replica:
                 raise InternalError(f"{self.load} requests wait and none can run")
             self.planned = None
             return None
-        preempted = len(queue.waiting) > waiting
         for sequence, _ in batch:
             if sequence.started_s < 0:
                 sequence.started_s = now
         step = _step(batch)
-        steady = not preempted and len(batch) == len(queue.running) and all(new == sequence.left == 1 for sequence, new in batch)
-        n = self._foreseen(now, until) if steady else 1
+        # after a step that let someone in, or out, the scheduler may find that it can do so again
+        settled = len(queue.waiting) in (0, waiting) and len(batch) == len(queue.running)
+        decodes = settled and all(new == sequence.left == 1 for sequence, new in batch)
+        n = self._foreseen(now, until) if decodes else 1
         seconds = self.steps.seconds(step, n, self.done)
         ends = np.cumsum(np.concatenate(([now], seconds)))[1:]
         self.pace = float(seconds[-1])
