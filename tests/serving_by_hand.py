@@ -62,9 +62,9 @@ def watched(scheduler: Scheduler, seen: list[list[tuple[int, int]]], whole_promp
 
 
 def engines(
-    many: int = 1, blocks: int = 1000, size: int = 1, max_seqs: int = 256, max_batched_tokens: int = 8192, scheduler: str = "chunked",
-    ahead: int = AHEAD, steps: Priced | None = None, router: str = "round-robin", prefix_caching: bool = True, span: int = 0,
-    seen: list[list[tuple[int, int]]] | None = None,
+    many: int = 1, blocks: int = 1000, size: int = 1, max_seqs: int = 256, max_batched_tokens: int = 8192,
+    scheduler: str = "chunked", ahead: int = AHEAD, steps: Priced | None = None, router: str = "round-robin",
+    prefix_caching: bool = True, span: int = 0, seen: list[list[tuple[int, int]]] | None = None,
 ) -> Pool:  # fmt: skip
     """A pool of watched engines with caches of so many blocks."""
     steps, seen = steps or Priced(), [] if seen is None else seen
