@@ -47,12 +47,10 @@ def arrival_times(many: int, rate: float, arrivals: str, seed: int) -> Floats:
         raise InputError(f"rate: {rate}; accepted: requests per second above 0")
     name, given = _read(arrivals, ("poisson", "gamma", "constant"), "arrivals")
     rng = stream(seed, "arrivals")
-    cv = given.get("cv", 1.0)
+    squared = given.get("cv", 1.0) ** 2
     with np.errstate(over="ignore"):
-        if name == "constant":
-            times = np.arange(1, many + 1) / rate
-        else:
-            times = np.cumsum(rng.gamma(1.0 / cv**2, cv**2 / rate, many))
+        gaps = rng.gamma(1.0 / squared, squared / rate, many)
+        times = np.arange(1, many + 1) / rate if name == "constant" else np.cumsum(gaps)
     if not times[-1] <= LATEST:
         raise InputError(f"rate: {rate}; accepted: one at which {many} requests arrive within {LATEST:g} s")
     return np.asarray(times)

@@ -28,7 +28,8 @@ PLANS = [
     ("llama-3.1-8b", "4x-h100", "tp=4"), ("llama-3.1-8b", "4x-h100-ideal", "tp=2,pp=2"), ("gpt2", "4x-a100", "pp=4"),
     ("mixtral-8x7b", "4x-h100", "tp=4,ep=4"), ("mixtral-8x7b", "8x-h100-ideal", "dp=8,ep=8"), ("gpt2", "8x-h100", "dp=8"),
     ("deepseek-v2-lite", "4x-h200", "dp=4,ep=4"), ("mixtral-8x7b", "8x-h200", "tp=2,dp=4,ep=8"),
-    ("gpt-oss-20b", "4x-h100", "tp=4"), ("llama-3.1-70b", "8x-h100", "tp=4,pp=2"), ("mixtral-8x7b", "4x-duplex", None), ("mixtral-8x7b", "4x-duplex-pe-et", None),
+    ("gpt-oss-20b", "4x-h100", "tp=4"), ("llama-3.1-70b", "8x-h100", "tp=4,pp=2"), ("mixtral-8x7b", "4x-duplex", None),
+    ("mixtral-8x7b", "4x-duplex-pe-et", None),
 ]  # fmt: skip
 
 

@@ -155,8 +155,8 @@ def test_requests_of_sequences():
 
 @pytest.mark.parametrize(
     "arrivals",
-    ["", "gauss", "poisson:rate=3", "gamma:cv=0", "gamma:cv=-1", "gamma:cv=nan", "gamma:cv=inf", "gamma:cv", "gamma:", "gamma:sd=1",
-     "constant:1", "gamma:cv=1,cv=2", "gamma:cv=1,", "poisson:", "x" * 5000],
+    ["", "gauss", "poisson:rate=3", "gamma:cv=0", "gamma:cv=-1", "gamma:cv=nan", "gamma:cv=inf", "gamma:cv", "gamma:",
+     "gamma:sd=1", "constant:1", "gamma:cv=1,cv=2", "gamma:cv=1,", "poisson:", "x" * 5000],
 )  # fmt: skip
 def test_arrivals_that_are_none(arrivals):
     if arrivals in ("gamma:", "poisson:"):
@@ -172,8 +172,8 @@ def test_rates_that_are_none(rate):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "fixed", "fixed:", "fixed:0", "0", "-5", "1.5", "fixed:1e3", "9999999999", "gaussian", "gaussian:mean=1", "gaussian:mean=a,sd=1",
-     "gaussian:mean=1,sd=0", "gaussian:mean=1,sd=1,x=2", "lognormal:mean=1e9,sd=1", "poisson:3",
+    ["", "fixed", "fixed:", "fixed:0", "0", "-5", "1.5", "fixed:1e3", "9999999999", "gaussian", "gaussian:mean=1",
+     "gaussian:mean=a,sd=1", "gaussian:mean=1,sd=0", "gaussian:mean=1,sd=1,x=2", "lognormal:mean=1e9,sd=1", "poisson:3",
      "empirical:", "empirical:/nothing.csv", "x" * 5000],
 )  # fmt: skip
 def test_lengths_that_are_none(text):

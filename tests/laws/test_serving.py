@@ -25,7 +25,7 @@ from hwsim.serving.schedulers import SCHEDULERS
 from hwsim.serving.service import Engine
 from tests.serving_by_hand import Priced, engines, serve
 
-few = settings(deadline=None, max_examples=60)
+few = settings(deadline=None, max_examples=40)
 TIMES = ("started_s", "first_s", "finished_s", "arrival_s", "preemptions", "replica")
 
 
@@ -135,9 +135,9 @@ def test_first_come_first_started(asked, how):
     [("gpt2", "h100", Job()), ("gpt2", "h100-ideal", Job()), ("olmoe-1b-7b", "h100-ideal", Job(seed=3)),
      ("olmoe-1b-7b", "2x-h100", Job(seed=3, parallel="tp=2,ep=2"))],
 )  # fmt: skip
-@pytest.mark.parametrize("blocks", [0, 50])
+@pytest.mark.parametrize("blocks", [0, 20])
 def test_skipping_ahead_takes_the_same_seconds_and_joules_of_real_engines(model, device, job, blocks):
-    """`blocks` 50: a cache so small that sequences are preempted."""
+    """`blocks` 20: a cache so small that sequences are preempted."""
     asked = drawn_requests(12, 300.0, "poisson", "gaussian:mean=100,sd=40", "gaussian:mean=30,sd=15", 5)
     found = []
     for ahead in (1, 1024):
@@ -175,8 +175,8 @@ def test_same_seed_same_bytes_across_processes():
 
 @pytest.fixture(scope="module")
 def long() -> Served:
-    """Some 2,000 requests at three quarters of what the engine can do."""
-    asked = drawn_requests(2000, 40.0, "gamma:cv=2", "gaussian:mean=100,sd=50", "lognormal:mean=30,sd=30", 1)
+    """1,000 requests at three quarters of what the engine can do."""
+    asked = drawn_requests(1000, 40.0, "gamma:cv=2", "gaussian:mean=100,sd=50", "lognormal:mean=30,sd=30", 1)
     return service_of("llama-3.1-8b", "h100-ideal", asked, Service(max_seqs=32))
 
 
@@ -244,7 +244,7 @@ def test_with_batching_a_higher_rate_can_shorten_the_queue():
 
 def test_constant_arrivals_and_steps_have_a_closed_form():
     """D/D/1. One token, one at a time, a second each, ten arrive in a second: the n-th starts at n, having waited 0.9 n."""
-    many = 3000
+    many = 1000
     asked = [(0.1 * n, 1, 1) for n in range(many)]
     tracemalloc.start()
     fates, cluster = serve(asked, max_seqs=1)
@@ -268,8 +268,8 @@ def test_overload_in_batches_has_a_closed_form():
 
 
 def test_poisson_arrivals_and_constant_steps_wait_as_queueing_theory_says():
-    """M/D/1 at load 0.7: mean wait = 0.7 / (2 (1 - 0.7)) steps = 1.167; 40,000 arrivals are within 5 % of it."""
-    asked = drawn_requests(40_000, 0.7, "poisson", "1", "1", 4)
+    """M/D/1 at load 0.7: mean wait = 0.7 / (2 (1 - 0.7)) steps = 1.167; 20,000 arrivals are within 5 % of it."""
+    asked = drawn_requests(20_000, 0.7, "poisson", "1", "1", 4)
     fates = Cluster(engines(max_seqs=1)).serve(asked)
     assert np.mean(fates.started_s - fates.arrival_s) == pytest.approx(0.7 / 0.6, rel=0.05)
 
@@ -288,7 +288,8 @@ def test_batching_without_bounds_waits_for_the_next_step_only():
 @settings(deadline=None, max_examples=15)
 @given(
     st.integers(1, 3000), st.integers(1, 40), st.floats(1, 4),
-    st.sampled_from(["memories.hbm.bandwidth", "units.tensor.peak.bf16", "units.vector.peak.fp32"]), st.sampled_from(sorted(SCHEDULERS)),
+    st.sampled_from(["memories.hbm.bandwidth", "units.tensor.peak.bf16", "units.vector.peak.fp32"]),
+    st.sampled_from(sorted(SCHEDULERS)),
 )  # fmt: skip
 def test_a_faster_device_is_never_slower_for_a_single_request(prompt, output, factor, number, scheduler):
     device = load_device("h100-ideal")
