@@ -208,6 +208,12 @@ def test_services_that_are_none(changes, word):
 ONE = make_requests([0.0], [8], [4])
 
 
+def test_weights_must_fit_where_no_cache_is():
+    """On this device weights and cache are in memories of their own."""
+    with pytest.raises(CapacityError, match="memory hbm"):
+        serve("llama-3.1-405b", "hetero", ONE)
+
+
 def test_what_cannot_be_served():
     assert "encoder" in refused(serve, "bert-base", "h100-ideal", ONE)
     alone = load_device("h100-ideal").model_copy(update={"links": {}})
