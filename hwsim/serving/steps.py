@@ -134,7 +134,8 @@ class Steps:
         part = tokens / (len(phases) * self.context.plan.dp)
         groups = {"prefill": Sequences(1.0, part, 0.0), "decode": Sequences(part, 1.0, 1.0)}
         context = self.context
-        ops = lower(context.model, tuple(groups[phase] for phase in phases), context.precision, context.routing, context.job.mla)
+        expected = replace(context.routing, seed=None)
+        ops = lower(context.model, tuple(groups[phase] for phase in phases), context.precision, expected, context.job.mla)
         rows = place(parallelize(ops, context.plan, self.device), self.device, self._somewhere)
         return _Table(tasks(rows, self.device), self.device)
 
