@@ -176,14 +176,15 @@ def lengths(many: int, prompt: int, output: int, seed: int) -> tuple[Ints, Ints]
 
 
 def closed_loop(case: Case, waves: int = 3) -> Requests:
-    """`waves` batches of requests, the first of them in flight: a random part of each output has become prompt."""
+    """`waves` batches of requests, the first in flight: a random part of each output has become prompt, and that is cached."""
     many, seed = waves * case.batch, case.seed or 0
     prompt, output = lengths(many, case.prompt, case.output, seed)
     part = stream(seed, "in_flight").random(case.batch)
     done = (part * output[: case.batch]).astype(np.int64)
     prompt[: case.batch] += done
     output[: case.batch] -= done
-    return make_requests(np.zeros(many), prompt, output)
+    cached = np.where(np.arange(many) < case.batch, prompt - 1, 0)
+    return make_requests(np.zeros(many), prompt, output, cached)
 
 
 def poisson(case: Case, rate: float) -> Requests:
