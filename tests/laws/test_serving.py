@@ -157,6 +157,13 @@ def test_skipping_ahead_takes_the_same_seconds_and_joules_of_real_engines(model,
     assert joules == pytest.approx(ones, rel=1e-9)
 
 
+def test_experts_are_drawn_for_all_data_parallel_ranks_whatever_their_number():
+    """A third of 20 tokens, three times, is 20 tokens, though not in floating point."""
+    asked = drawn_requests(8, 500.0, "poisson", "20", "5", 5)
+    served = service_of("olmoe-1b-7b", "3x-h100-ideal", asked, Service(), Job(seed=1, parallel="dp=3,ep=3"))
+    assert served.completed == 8
+
+
 RERUN = """
 import json
 from hwsim.job import Job
