@@ -184,9 +184,9 @@ def test_same_seed_same_bytes_across_processes():
 
 @pytest.fixture(scope="module")
 def long() -> Served:
-    """1,000 requests at three quarters of what the engine can do."""
+    """1,000 requests in bursts: ten in the system in the mean, at most eight of them in a step."""
     asked = drawn_requests(1000, 40.0, "gamma:cv=2", "gaussian:mean=100,sd=50", "lognormal:mean=30,sd=30", 1)
-    return service_of("llama-3.1-8b", "h100-ideal", asked, Service(max_seqs=32))
+    return service_of("llama-3.1-8b", "h100-ideal", asked, Service(max_seqs=8))
 
 
 def test_littles_law(long):
