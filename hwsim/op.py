@@ -41,6 +41,8 @@ class Op:
     all of them afterwards), "rows" of the reduction (the result is then a partial sum that must be all-reduced), "heads",
     "experts", or "none" (every device does all of it).
 
+    `fused`: done by the kernel of a neighbouring op, so that nothing is launched for it.
+
     One device of a stage is simulated for all that do the same. Where they differ (experts), each `rank` has its own op, on a
     device of its own, and `stands_for` is the part of the stage's devices that do just that.
     """
@@ -58,6 +60,7 @@ class Op:
     microbatch: int = 0
     split: Split = "none"
     stream: str = "bf16"
+    fused: bool = False
 
     @property
     def ops(self) -> Array:
@@ -73,6 +76,11 @@ class Op:
     def resident(self) -> Mapping[str, Array]:
         """Bytes that stay in memory for this op, for one repetition."""
         return {}
+
+    @property
+    def launches(self) -> int:
+        """Kernels that serving software launches for it (recalled from vLLM and SGLang, to one or two)."""
+        return 0 if self.fused else 1
 
     @property
     def workspace(self) -> Array:
@@ -109,7 +117,8 @@ class Gemm(Op):
     """`groups` independent products (m x k) times (k x n) with weights: 2mkn operations, activations in and out, weights once.
 
     `tied` weights are resident with another op that uses the same ones. Of the n columns `kv_columns` are keys and values of
-    `kv_heads` heads, which are copied rather than divided where there are more devices than heads.
+    `kv_heads` heads, which are copied rather than divided where there are more devices than heads. `joined`: partial sums are
+    added to those of an op that `joins` it, and reduced with them.
     """
 
     math: ClassVar[Math] = "matmul"
@@ -123,6 +132,7 @@ class Gemm(Op):
     tied: bool = False
     kv_columns: Array = 0.0
     kv_heads: int = 1
+    joined: bool = False
 
     @cached_property
     def ops(self) -> Array:
@@ -134,6 +144,11 @@ class Gemm(Op):
         """Weights once, activations in and out."""
         moved = self.groups * self.m * self.k * nbytes(self.activations) + self.output_bytes
         return {"weights": self._weight_bytes, "activations": moved}
+
+    @property
+    def launches(self) -> int:
+        """The product, and a pass that scales activations where each block of them has a scale."""
+        return 2 if self.activations not in ("bf16", "fp16", "fp32", "fp8", "int8") else 1
 
     @property
     def resident(self) -> Mapping[str, Array]:
@@ -208,6 +223,11 @@ class AttentionOp(Op):
         return {"activations": queries, "kv": read * nbytes(self.kv)}
 
     @property
+    def launches(self) -> int:
+        """Attention and the write into the cache; for keys and values rebuilt from a latent also two copies that join them."""
+        return 4 if self.expanded else 2
+
+    @property
     def resident(self) -> Mapping[str, Array]:
         """The cache after this pass."""
         return {"kv": self.cached_tokens * self.cache_width * nbytes(self.kv)}
@@ -225,6 +245,7 @@ class Experts(Op):
     `chosen[e]` is the probability that a token picks expert e (they add up to top-k), or with `counted` the number of tokens
     that picked it, `chosen[e, d]` in draw d of many. Expert e is hit with probability 1 - (1 - chosen)^tokens (tokens route
     independently), or for certain when `balanced`. An expert without tokens moves no weights. `tied`: resident with another part.
+    `joins`: the shared expert, whose partial sums are added before the result is reduced.
     """
 
     math: ClassVar[Math] = "matmul"
@@ -239,6 +260,7 @@ class Experts(Op):
     weights: str = "bf16"
     activations: str = "bf16"
     tied: bool = False
+    joins: tuple[str, ...] = ()
 
     @property
     def experts(self) -> int:
@@ -297,6 +319,11 @@ class Experts(Op):
         between = (2 * self.matrices - 3) * self.inner
         out = self.pairs * (self.hidden + between) * nbytes(self.stream)
         return {"weights": self.active * self.weight_bytes_per_expert, "activations": into + out}
+
+    @property
+    def launches(self) -> int:
+        """Top-k, sorting of tokens, two products with an activation between, the sum; two passes that scale activations."""
+        return 6 if self.activations in ("bf16", "fp16", "fp32") else 8
 
     @property
     def resident(self) -> Mapping[str, Array]:

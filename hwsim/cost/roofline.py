@@ -28,7 +28,7 @@ def roofline(op: Op, name: str, unit: Unit, device: Device, home: Mapping[str, s
     if unit.energy:
         joules[name] = op.ops * unit.energy[precision]
     return Cost(
-        fixed_s=unit.overhead,
+        fixed_s=0.0 if op.fused else unit.overhead,
         busy_s=op.ops / (unit.peak[precision] * unit.efficiency),
         traffic=traffic,
         limit={memory: unit.limit(memory, memories) for memory in traffic},

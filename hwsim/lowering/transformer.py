@@ -120,8 +120,9 @@ class _Builder:
         return self._elementwise(name, "norm", h, h, 4 * h, after=after, tokens=self.tokens if tokens is None else tokens)
 
     def _residual(self, name: str, after: tuple[str, ...] | None = None) -> tuple[str, ...]:
+        """The sum with the layer's input; serving kernels do it in the norm that follows."""
         h = self.model.hidden
-        return self._elementwise(name, "add", 2 * h, h, h, after=after)
+        return self._elementwise(name, "add", 2 * h, h, h, after=after, fused=True)
 
     def _embedding(self) -> None:
         model = self.model
@@ -201,12 +202,11 @@ class _Builder:
         a, h, weights = attention, self.model.hidden, self.precision.attention
         into = self.last
         if a.q_rank is None:
-            self._gemm("q", "qkv", a.heads * a.qk_dim, h, weights, "columns")
-        else:
-            self._gemm("q_down", "qkv", a.q_rank, h, weights, "none")
-            self._gemm("q_up", "qkv", a.heads * a.qk_dim, a.q_rank, weights, "columns")
-        queries = self.last
-        latent = self._gemm("kv_down", "qkv", a.kv_width, h, weights, "none", after=into)
+            queries = self._gemm("q", "qkv", a.heads * a.qk_dim, h, weights, "columns")
+            latent = self._gemm("kv_down", "qkv", a.kv_width, h, weights, "none", after=into)
+        else:  # both read the same input: one GEMM
+            latent = self._gemm("down", "qkv", a.q_rank + a.kv_width, h, weights, "none")
+            queries = self._gemm("q_up", "qkv", a.heads * a.qk_dim, a.q_rank, weights, "columns")
         rotated = (a.heads + 1) * a.rope_dim
         self._elementwise("rope", "rope", rotated, rotated, 3 * rotated, split="heads", after=queries + latent)
         ready = self.last
@@ -224,8 +224,8 @@ class _Builder:
 
     def _absorbed(self, a: LatentAttention, name: str, groups: Batch, tied: bool) -> tuple[str, ...]:
         """Queries into the latent space, attention on the latent itself, result back to the heads (arXiv:2405.04434, 2.1.2)."""
-        per_head = {"m": tokens(groups), "groups": a.heads, "tied": tied}
-        weights = self.precision.attention
+        per_head = {"m": tokens(groups), "groups": a.heads, "tied": tied, "activations": self.precision.stream}
+        weights = self.precision.stream  # servers unpack them once
         ready = self._gemm(f"absorb_q.{name}", "absorb", a.kv_rank, a.nope_dim, weights, "heads", **per_head)
         self._attention_op(
             f"attention.{name}", groups, a.window, ready, heads=a.heads, kv_heads=1, qk_dim=a.kv_width, v_dim=a.kv_rank,
@@ -250,26 +250,25 @@ class _Builder:
             return self._dense(ffn, "ffn", "ffn")
         return self._experts(ffn)
 
-    def _dense(self, ffn: FeedForward, prefix: str, label: str) -> tuple[str, ...]:
+    def _dense(self, ffn: FeedForward, prefix: str, label: str, joined: bool = False) -> tuple[str, ...]:
         h, inner, weights = self.model.hidden, ffn.inner, self.precision.feed_forward
         wide = inner * (ffn.matrices - 1)
         self._gemm(f"{prefix}.up", label, wide, h, weights, "columns")
         self._elementwise(f"{prefix}.act", "activation", wide, inner, 4 * inner, split="columns")
-        return self._gemm(f"{prefix}.down", label, h, inner, weights, "rows")
+        return self._gemm(f"{prefix}.down", label, h, inner, weights, "rows", joined=joined)
 
     def _experts(self, moe: MixtureOfExperts) -> tuple[str, ...]:
         """Router, routed experts and, beside them, the shared expert."""
         normed, h = self.last, self.model.hidden
-        self._gemm("router", "router", moe.experts, h, "bf16", "none", activations=self.precision.stream)
-        ends = self._add(
-            Experts, "experts", "experts", tokens=self.tokens, hidden=h, inner=moe.expert.inner, matrices=moe.expert.matrices,
-            weights=self.precision.experts, activations=self.precision.activations, split="experts", **self._routed(moe),
+        router = self._gemm("router", "router", moe.experts, h, "bf16", "none", activations=self.precision.stream)
+        self.last = normed
+        shared = self._dense(moe.shared, "shared", "shared", joined=True) if moe.shared else ()
+        self.last = shared + self._add(
+            Experts, "experts", "experts", after=router, tokens=self.tokens, hidden=h, inner=moe.expert.inner,
+            matrices=moe.expert.matrices, weights=self.precision.experts, activations=self.precision.activations,
+            split="experts", joins=shared, **self._routed(moe),
         )  # fmt: skip
-        if moe.shared is not None:
-            self.last = normed
-            ends += self._dense(moe.shared, "shared", "shared")
-        self.last = ends
-        return ends
+        return self.last
 
     def _routed(self, moe: MixtureOfExperts) -> dict[str, Any]:
         exponent = self.routing.weights_exponent

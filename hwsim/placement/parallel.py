@@ -6,6 +6,7 @@ expert-parallel group covers tp x dp of them.
 
 - tensor: "columns", "heads" and "experts" are divided by tp; after a division by "rows" the partial sums are all-reduced. The
   embedding is gathered over its columns, the logits over the vocabulary.
+  A shared expert's partial sums are added to those of the experts, and reduced with them.
 - expert (ep > 1): experts are dealt over ep devices, each of them simulated where their loads differ (a collective waits for the
   last); what is left of tp x dp divides each expert. With dp > 1 tokens travel there and back by all-to-all, to every device that
   has a part of their expert, otherwise every device already has them.
@@ -125,11 +126,16 @@ def _sharded(op: Op, plan: Plan, device: Device) -> list[Op]:
         return _experts(op, plan, device)
     _divisible(op, plan.tp)
     part = op.shard(plan.tp)
-    if plan.tp > 1 and op.split == "rows":
+    if plan.tp > 1 and op.split == "rows" and not (getattr(op, "joined", False) and _reduced(plan)):
         return _followed(part, "all_reduce", op.output_bytes, plan.tp, device)
     if plan.tp > 1 and op.split == "gathered":
         return _followed(part, "all_gather", op.output_bytes, plan.tp, device)
     return [part]
+
+
+def _reduced(plan: Plan) -> bool:
+    """Whether experts end in an all-reduce over the tensor-parallel group, which a shared expert's sums can ride in."""
+    return plan.ep == 1 or plan.dp == 1
 
 
 def _experts(op: Experts, plan: Plan, device: Device) -> list[Op]:
@@ -138,7 +144,7 @@ def _experts(op: Experts, plan: Plan, device: Device) -> list[Op]:
         raise InputError(f"parallel: ep={plan.ep}; accepted: at most the {op.experts} experts of {op.name}")
     if plan.ep == 1:
         part = op.shard(plan.tp)
-        return _followed(part, "all_reduce", op.output_bytes, plan.tp, device) if plan.tp > 1 else [part]
+        return [part, *_collective(op, [part], "all_reduce", op.output_bytes, plan.tp, device)] if plan.tp > 1 else [part]
     everyone = replace(op, tokens=op.tokens * plan.dp, chosen=op.chosen * plan.dp if op.counted else op.chosen)
     parts = [part.shard(plan.tp * plan.dp // plan.ep) for part in everyone.dealt(plan.ep)]
     if plan.dp == 1:
@@ -186,10 +192,10 @@ def _followed(part: Op, kind: Collective, payload: Array, ranks: int, device: De
 
 def _collective(op: Op, parts: Sequence[Op], kind: Collective, payload: Array, ranks: int, device: Device) -> list[Op]:
     """A collective of `op`'s result once all `parts` of it are done; hierarchical when wider than the nearest link."""
-    inner = _reach(device, ranks)
+    inner, after = _reach(device, ranks), (*_names(parts), *getattr(op, "joins", ()))
     if kind != "all_reduce" or ranks <= inner or ranks % inner:
-        return [_move(op, kind, kind, payload, ranks, ranks, _names(parts))]
-    scatter = _move(op, "reduce_scatter", "reduce_scatter", payload, inner, inner, _names(parts))
+        return [_move(op, kind, kind, payload, ranks, ranks, after)]
+    scatter = _move(op, "reduce_scatter", "reduce_scatter", payload, inner, inner, after)
     across = _move(op, "all_reduce", "all_reduce", payload / inner, ranks // inner, ranks, (scatter.name,))
     return [scatter, across, _move(op, "all_gather", "all_gather", payload, inner, inner, (across.name,))]
 

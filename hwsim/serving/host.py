@@ -1,6 +1,8 @@
 """What the serving software adds on its host: scheduling, preparing inputs, sampling, detokenising. Numbers in arch/hosts/.
 
-    step = seconds of the pass + `step` + `sequence` x sequences in the batch                                                  [s]
+    step = max(seconds of the pass, [with prompts] `launch` x kernels) + `step` + `sequence` x sequences in the batch        [s]
+
+Steps of decodes alone run as a graph; steps with prompts are launched kernel by kernel, and a host that cannot keep up decides.
 
 They belong to a software stack, not to a device. A device whose kernels were not measured (an "-ideal" one, an accelerator) has
 no host unless one is named: its steps are what the model says. Left out: host threads that run behind the device, which hide part
@@ -20,12 +22,13 @@ from hwsim.kernels.sets import ANY
 
 
 class Host(BaseModel):
-    """Seconds a step, seconds a sequence of the batch, and bytes of each device that the software keeps for itself."""
+    """Seconds a step, a sequence and an eager launch, and bytes of each device that the software keeps for itself."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     step: Seconds = 0.0
     sequence: Seconds = 0.0
+    launch: Seconds = 0.0
     reserved: Size = 0.0
 
     def seconds(self, sequences: int) -> float:

@@ -1,8 +1,8 @@
 """What one engine has to do: sequences that wait, sequences that run, and the cache blocks they hold.
 
-With prefix caching, as vLLM has it by default, blocks that are given back keep their content until they are needed. So a sequence
-that was preempted finds again what nobody took: blocks are taken in the order in which they came free, and where one was
-preempted none were free before. Its last blocks go first, so that what is left is a prefix. Without, all of it is computed anew.
+With prefix caching, as vLLM has it by default, blocks that are given back keep their content until they are needed. So a
+preempted sequence finds again what nobody took: blocks are taken in the order in which they came free, and where one was
+preempted none were free before. Its last blocks go first, so that what is left is a prefix. Without, it is computed anew.
 """
 
 from __future__ import annotations

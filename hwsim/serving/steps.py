@@ -84,6 +84,8 @@ class Steps:
         `first` is the number of the first one, by which experts are drawn.
         """
         on_gpu = self._drawn(step, n, first) if self.context.routing.seed is not None else self._tabled(step, n)
+        if step.chunks and self.host.launch:
+            on_gpu = larger(on_gpu, float(self.host.launch) * self._table(step.phases, step.tokens)[0].launches)
         return np.broadcast_to(on_gpu + self.host.seconds(step.sequences), (n,))
 
     def ran_for(self, step: Step, n: int, first: int = 0) -> None:
@@ -234,6 +236,7 @@ class _Table:
         self.head = _by_tokens([task.cost.alone_s * task.scale for task in self.last]).sum(axis=0)
         self.after = [task.after for task in self.body]
         self.queues: list[object] = [task.queue for task in self.body]
+        self.launches = sum(task.row.op.launches * task.row.op.repeat for task in every if not task.row.op.rank)
         self.known: dict[bool, dict[str, Floats]] = {}
 
     def joules(self, head: bool) -> dict[str, Floats]:
