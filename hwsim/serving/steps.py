@@ -133,9 +133,8 @@ class Steps:
         """Every op of a pass of so many tokens; those of one phase stand for themselves and are priced anew for every step."""
         part = tokens / (len(phases) * self.context.plan.dp)
         groups = {"prefill": Sequences(1.0, part, 0.0), "decode": Sequences(part, 1.0, 1.0)}
-        context = self.context
-        expected = replace(context.routing, seed=None)
-        ops = lower(context.model, tuple(groups[phase] for phase in phases), context.precision, expected, context.job.mla)
+        context, routing = self.context, replace(self.context.routing, seed=None)  # drawn experts are never kept, launches are
+        ops = lower(context.model, tuple(groups[phase] for phase in phases), context.precision, routing, context.job.mla)
         rows = place(parallelize(ops, context.plan, self.device), self.device, self._somewhere)
         return _Table(tasks(rows, self.device), self.device)
 

@@ -157,6 +157,13 @@ def test_skipping_ahead_takes_the_same_seconds_and_joules_of_real_engines(model,
     assert joules == pytest.approx(ones, rel=1e-9)
 
 
+def test_experts_are_drawn_for_all_data_parallel_ranks_whatever_their_number():
+    """A third of 20 tokens, three times, is 20 tokens, though not in floating point."""
+    asked = drawn_requests(8, 500.0, "poisson", "20", "5", 5)
+    served = service_of("olmoe-1b-7b", "3x-h100-ideal", asked, Service(), Job(seed=1, parallel="dp=3,ep=3"))
+    assert served.completed == 8
+
+
 RERUN = """
 import json
 from hwsim.job import Job
@@ -177,9 +184,9 @@ def test_same_seed_same_bytes_across_processes():
 
 @pytest.fixture(scope="module")
 def long() -> Served:
-    """1,000 requests at three quarters of what the engine can do."""
+    """1,000 requests in bursts: ten in the system in the mean, at most eight of them in a step."""
     asked = drawn_requests(1000, 40.0, "gamma:cv=2", "gaussian:mean=100,sd=50", "lognormal:mean=30,sd=30", 1)
-    return service_of("llama-3.1-8b", "h100-ideal", asked, Service(max_seqs=32))
+    return service_of("llama-3.1-8b", "h100-ideal", asked, Service(max_seqs=8))
 
 
 def test_littles_law(long):
