@@ -91,6 +91,10 @@ Stack = Annotated[
     str | None,
     typer.Option(help="Whose kernels a measured GPU runs: vllm, sglang, trtllm ... Default: all pooled.", show_default=False),
 ]
+Software = Annotated[
+    str | None,
+    typer.Option(help="Host that launches kernels: eager, vllm, sglang, trtllm, any. Default: none.", show_default=False),
+]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a device number.", show_default=False)]
 Report = Annotated[
     Path | None, typer.Option(metavar="FILE.html", help="Write one self-contained HTML report.", show_default=False)
@@ -165,7 +169,7 @@ HostName = Annotated[
     typer.Option(
         "--host",
         metavar="NAME",
-        help="Whose host overheads: vllm, sglang, trtllm, any or none. Default: the stack's.",
+        help="Whose host overheads: vllm, sglang, trtllm, any, eager or none. Default: the stack's.",
         show_default=False,
     ),
 ]
@@ -210,12 +214,13 @@ def run(
     model: ModelArg, arch: ArchArg, phase: Phase = "generate", batch: Batch = 1, prompt: Prompt = 1024, output: Output = 128,
     sequences: Mixed = "", policy: Policy = None, parallel: Parallel = None, weights: Weights = None,
     activations: Activations = None, kv: Kv = None, routing: Routing = "uniform", mla: Mla = "auto", seed: Seed = None,
-    stack: Stack = None, set_: Set = None, report: Report = None, perfetto: Perfetto = None, as_json: AsJson = False,
+    stack: Stack = None, host: Software = None, set_: Set = None, report: Report = None, perfetto: Perfetto = None,
+    as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Simulate one model on one device: latency, energy and where they go."""
     job = _job(
         sequences, set_, phase=phase, batch=batch, prompt=prompt, output=output, policy=policy, parallel=parallel,
-        weights=weights, activations=activations, kv=kv, routing=routing, mla=mla, seed=seed, stack=stack,
+        weights=weights, activations=activations, kv=kv, routing=routing, mla=mla, seed=seed, stack=stack, host=host,
     )  # fmt: skip
     runs = _runs(model, [arch], job)
     _write(runs, job, report, perfetto)
@@ -234,12 +239,13 @@ def compare(
     model: ModelArg, archs: Archs, phase: Phase = "generate", batch: Batch = 1, prompt: Prompt = 1024, output: Output = 128,
     sequences: Mixed = "", policy: Policy = None, parallel: Parallel = None, weights: Weights = None,
     activations: Activations = None, kv: Kv = None, routing: Routing = "uniform", mla: Mla = "auto", seed: Seed = None,
-    stack: Stack = None, set_: Set = None, report: Report = None, perfetto: Perfetto = None, as_json: AsJson = False,
+    stack: Stack = None, host: Software = None, set_: Set = None, report: Report = None, perfetto: Perfetto = None,
+    as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Simulate one model on several devices; ratios are to the first."""
     job = _job(
         sequences, set_, phase=phase, batch=batch, prompt=prompt, output=output, policy=policy, parallel=parallel,
-        weights=weights, activations=activations, kv=kv, routing=routing, mla=mla, seed=seed, stack=stack,
+        weights=weights, activations=activations, kv=kv, routing=routing, mla=mla, seed=seed, stack=stack, host=host,
     )  # fmt: skip
     runs = _runs(model, archs, job)
     _write(runs, job, report, perfetto)

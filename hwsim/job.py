@@ -22,13 +22,15 @@ import numpy as np
 from hwsim.catalogue import load_device, load_model
 from hwsim.device import Device
 from hwsim.engine import Estimate, estimate, simulate
-from hwsim.engine.record import summed
+from hwsim.engine.record import delayed, summed
 from hwsim.errors import InputError
 from hwsim.formats import bits
-from hwsim.lowering.batch import Batch, decode, mixed, prefill, tokens
+from hwsim.host import Host, launches, load_host
+from hwsim.lowering.batch import Batch, decode, mixed, prefill, sequences, tokens
 from hwsim.lowering.model import Model, Precision
 from hwsim.lowering.moe import Routing, read_routing
 from hwsim.lowering.transformer import Mla, lower
+from hwsim.op import Array
 from hwsim.placement import Plan, Policy, Row, parallelize, place, read_policy
 from hwsim.placement.parallel import read_plan
 from hwsim.placement.policy import plan_of
@@ -41,7 +43,7 @@ MAX_OUTPUT = 1_000_000  # decode steps that are priced at once
 
 @dataclass(frozen=True)
 class Job:
-    """What to run: phase, batch, lengths, number formats, routing, policy, parallel plan, software stack; as a user types them.
+    """What to run: phase, batch, lengths, number formats, routing, policy, parallel plan, software; as a user types them.
 
     Formats default to the model's config, policy, parallel plan and stack to the device's file.
     """
@@ -60,6 +62,7 @@ class Job:
     parallel: str | Plan | None = None
     mla: Mla = "auto"
     stack: str | None = None
+    host: str | None = None
     set: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -108,7 +111,7 @@ def run(model: Model | str, device: Device | str, job: Job | None = None, **chan
 
 
 def estimated(model: Model | str, device: Device | str, batch: Batch, job: Job | None = None, draws: int = 0) -> Estimate:
-    """One pass over `batch` in closed form; contexts, counts and device numbers may be arrays.
+    """One pass over `batch` in closed form, without a host; contexts, counts and device numbers may be arrays.
 
     With `draws` (and a seed) expert choice is drawn so many times, and latency and energy are arrays over the draws.
     """
@@ -131,6 +134,7 @@ class Context:
         met = self.plan.dp if self.plan.ep > 1 else 1
         self.routing = replace(read_routing(job.routing, job.seed if model.experts else None), replicas=met)
         self.precision = chosen_precision(model, job)
+        self.host = Host() if job.host is None else load_host(job.host)
         if not model.causal and job.phase != "prefill":
             raise InputError(f"phase: {job.phase}; accepted for {model.name}, which is an encoder: prefill")
 
@@ -193,8 +197,16 @@ class Context:
         return self.job.batch // parts
 
     def _simulated(self, batch: Batch, phase: str, routing: Routing | None = None) -> Trace:
-        trace = simulate(self.rows(batch, routing), self.device)
+        rows = self.rows(batch, routing)
+        trace = simulate(rows, self.device)
+        trace = delayed(trace, float(self._hosted(rows, batch, trace.latency_s)), self.device)
         return replace(trace, rows=tuple(replace(row, phase=phase) for row in trace.rows))
+
+    def _hosted(self, rows: Sequence[Row], batch: Batch, busy: Array) -> Array:
+        """Seconds that the host adds to a pass that takes the device `busy` seconds."""
+        prompts = any(bool(np.any(np.asarray(group.new) > 1)) for group in batch)
+        every = sequences(batch) * self.plan.dp
+        return self.host.seconds(busy, launches(row.op for row in rows), every, prompts) - busy
 
     def _check_last_step(self) -> None:
         """Refuse at once what would run out of memory on the way."""
@@ -205,10 +217,14 @@ class Context:
     def _steps(self, contexts: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Trace:
         steps = len(contexts)
         routing = self.routing if self.routing.seed is None else replace(self.routing, draw=1, draws=steps)
-        whole = estimate(self.rows(decode(self._part(), contexts.astype(float)), routing), self.device)
+        batch = decode(self._part(), contexts.astype(float))
+        rows = self.rows(batch, routing)
+        whole = estimate(rows, self.device)
         if whole.contended:
             return self._step_by_step(contexts.tolist())
         trace = summed(whole.tasks, whole.starts, whole.ends, steps, self.device)
+        waits = np.broadcast_to(self._hosted(rows, batch, whole.latency_s), (steps,))
+        trace = delayed(trace, float(np.sum(waits)), self.device, steps)
         return replace(trace, rows=tuple(replace(row, phase="decode") for row in trace.rows))
 
     def _step_by_step(self, contexts: Sequence[int]) -> Trace:

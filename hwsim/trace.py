@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STATIC = "static"  # name, kind and unit of the row that holds idle power
+HOST = "host"  # name, kind and unit of the row that holds waiting for the software
 SHARED = "shared"  # bound of a row that others slowed down
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from hwsim.cost import drawn
 from hwsim.device import Device
 from hwsim.engine.tasks import Task
 from hwsim.op import Array
-from hwsim.trace import SHARED, STATIC, Trace, TraceRow, check_laws
+from hwsim.trace import HOST, SHARED, STATIC, Trace, TraceRow, check_laws
 
 
 def copies(every: Sequence[Task], device: Device) -> float:
@@ -55,6 +56,21 @@ def summed(every: list[Task], starts: Sequence[Array], ends: Sequence[Array], po
     if device.static_power:
         rows.append(static_row(latency, float(device.static_power) * device.count))
     return Trace(rows=tuple(rows), latency_s=latency, arch=device.name)
+
+
+def delayed(trace: Trace, seconds: float, device: Device, passes: int = 1) -> Trace:
+    """`passes` that wait for their host, for so many seconds in all, shown at the end; static power flows on."""
+    if not seconds:
+        return trace
+    start, end = trace.latency_s, trace.latency_s + seconds
+    host = TraceRow(
+        HOST, HOST, HOST, start, end, 0.0, {}, {}, "latency", fixed_s=seconds, block=HOST, repeat=passes, steps=passes,
+        block_start_s=start, block_end_s=end,
+    )  # fmt: skip
+    rows = [*(row for row in trace.rows if row.unit != STATIC), host]
+    if device.static_power:
+        rows.append(static_row(end, float(device.static_power) * device.count))
+    return replace(trace, rows=tuple(rows), latency_s=end)
 
 
 def static_row(latency: float, watts: float) -> TraceRow:

@@ -8,15 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsim.device import Device
+from hwsim.host import Host, launches, load_host
 from hwsim.job import Job, estimated
-from hwsim.lowering.batch import Batch
+from hwsim.lowering.batch import Batch, sequences
 from hwsim.lowering.model import Model
 
 
 def pass_seconds(model: Model, device: Device, tp: int, batch: Batch, job: Job) -> NDArray[np.float64]:
-    """Seconds of one pass on `tp` devices, an array over those of `batch`; NaN where it does not fit.
+    """Seconds of one pass on `tp` devices, its host included, an array over those of `batch`; NaN where it does not fit.
 
     InputError for a network that cannot be divided so.
     """
     server = device.model_copy(update={"count": tp})
-    return np.asarray(estimated(model, server, batch, replace(job, parallel=f"tp={tp}")).latency_s, dtype=float)
+    whole = estimated(model, server, batch, replace(job, parallel=f"tp={tp}"))
+    host = Host() if job.host is None else load_host(job.host)
+    prompts = any(bool(np.any(np.asarray(group.new) > 1)) for group in batch)
+    return np.asarray(host.seconds(whole.latency_s, launches(task.row.op for task in whole.tasks), sequences(batch), prompts))

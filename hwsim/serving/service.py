@@ -15,12 +15,12 @@ from hwsim.cost import price
 from hwsim.device import Device
 from hwsim.errors import InputError
 from hwsim.formats import nbytes
+from hwsim.host import Host, host_of_stack, load_host
 from hwsim.job import Context, Job
 from hwsim.lowering.model import Model
 from hwsim.op import Move
 from hwsim.serving.cache import Room, room
 from hwsim.serving.cluster import Cluster, Pool, Progress, Transfer
-from hwsim.serving.host import Host, host_of_stack, load_host
 from hwsim.serving.queue import Queue
 from hwsim.serving.replica import AHEAD, Replica
 from hwsim.serving.requests import Requests
@@ -122,7 +122,7 @@ class Engine:
         context = Context(model, job.configured(device), replace(job, phase="generate"))
         if context.plan.microbatches > 1:
             raise InputError("parallel: microbatches divide one large batch; accepted: tp, pp, dp and ep")
-        host = host_of(context.device, service.host)
+        host = host_of(context.device, service.host or job.host)
         space = room(
             context, service.block, service.max_seqs, service.max_batched_tokens, service.kv_fraction, float(host.reserved)
         )

@@ -9,7 +9,7 @@ A step is one pass over chunks of prompts and decoding sequences. Its ops are of
 
 They are scheduled by the recurrence of engine/estimate.py, so a step takes what `estimate` says of the whole pass, to rounding
 (tested for every device). n steps in a row grow every context by one token each, and cost one call. What the host adds is
-hwsim/serving/host.py.
+hwsim/host.py.
 
 With a seed an MoE network's experts are drawn for every step from a stream of their own, one draw for the layers of a kind; then
 nothing can be kept, and the whole pass is estimated, again for n steps in one call.
@@ -32,13 +32,13 @@ from hwsim.device import Device
 from hwsim.engine import estimate
 from hwsim.engine.record import copies
 from hwsim.engine.tasks import Task, tasks
+from hwsim.host import Host, launches
 from hwsim.job import Context
 from hwsim.lowering.batch import Batch, Extent, Sequences, extent
 from hwsim.lowering.transformer import lower, phase_of, resized
 from hwsim.op import Array, Op, larger
 from hwsim.placement import Row, parallelize, place
 from hwsim.placement.policy import ALL, Part, able
-from hwsim.serving.host import Host
 
 Floats = NDArray[np.float64]
 BLOCK = 256  # numbers of tokens that are priced together
@@ -88,9 +88,8 @@ class Steps:
         `first` is the number of the first one, by which experts are drawn.
         """
         on_gpu = self._drawn(step, n, first) if self.context.routing.seed is not None else self._tabled(step, n)
-        if step.chunks and self.host.launch:
-            on_gpu = larger(on_gpu, float(self.host.launch) * self._table(step.phases, step.tokens)[0].launches)
-        return np.broadcast_to(on_gpu + self.host.seconds(step.sequences), (n,))
+        kernels = self._table(step.phases, step.tokens)[0].launches if self.host.launch else 0
+        return np.broadcast_to(self.host.seconds(on_gpu, kernels, step.sequences, bool(step.chunks)), (n,))
 
     def ran_for(self, step: Step, n: int, first: int = 0) -> None:
         """Count the energy of the first `n` steps that start as `step`."""
@@ -276,7 +275,7 @@ class _Table:
         self.head = _by_tokens([task.cost.alone_s * task.scale for task in self.last]).sum(axis=0)
         self.after = [task.after for task in self.body]
         self.queues: list[object] = [task.queue for task in self.body]
-        self.launches = sum(task.row.op.launches * task.row.op.repeat for task in every if not task.row.op.rank)
+        self.launches = launches(task.row.op for task in every)
         self.known: dict[bool, dict[str, list[float]]] = {}
 
     @cached_property

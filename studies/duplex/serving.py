@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 
 from hwsim.catalogue import load_device
 from hwsim.claim import Run
+from hwsim.host import Host
 from hwsim.job import Context, Job
 from hwsim.lowering.batch import Batch, Sequences
 from hwsim.lowering.moe import stream
 from hwsim.placement import Row
-from hwsim.serving.host import Host
 from hwsim.serving.requests import Requests, make_requests
 from hwsim.serving.served import Served, measured
 from hwsim.serving.service import Engine, Service

@@ -10,10 +10,10 @@ import pytest
 from hwsim.catalogue import load_device, load_model, names
 from hwsim.engine import estimate
 from hwsim.errors import CapacityError, InputError, PlacementError
+from hwsim.host import Host
 from hwsim.job import Context, Job
 from hwsim.lowering.batch import Sequences
 from hwsim.serving import Service, drawn_requests
-from hwsim.serving.host import Host
 from hwsim.serving.routers import ROUTERS
 from hwsim.serving.schedulers import SCHEDULERS
 from hwsim.serving.service import Engine

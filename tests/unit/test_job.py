@@ -80,3 +80,28 @@ def test_sequences_that_are_refused(sequences):
 def test_batches_that_are_refused(batch):
     with pytest.raises(InputError, match="batch"):
         decode(batch, 100)
+
+
+def test_a_host_that_cannot_keep_up_decides():
+    """965 kernels of 46.5 us each: 12 per layer (norms, three products, activation, rotation, attention and cache, two reductions)."""
+    alone, hosted = (run("llama-2-70b", "8x-a100", phase="decode", host=host) for host in (None, "eager"))
+    assert hosted.latency_s == pytest.approx(965 * 46.5e-6)
+    assert hosted.latency_s > alone.latency_s
+    row = next(row for row in hosted.rows if row.unit == "host")
+    assert row.seconds == pytest.approx(hosted.latency_s - alone.latency_s)
+    static = {row.unit: row.joules for row in hosted.rows}["static"]["static"]
+    assert static == pytest.approx(8 * float(load_device("a100").static_power) * hosted.latency_s)
+
+
+def test_graphs_hide_launches_of_decodes_but_not_of_prompts():
+    """vLLM's host: 1 ms a step and 10 us a sequence; prompts of two tokens cannot hide 323 launches of 90 us."""
+    alone, hosted = (run("llama-3.1-8b", "h100", phase="decode", batch=4, host=host) for host in (None, "vllm"))
+    assert hosted.latency_s - alone.latency_s == pytest.approx(1e-3 + 4 * 10e-6)
+    short = run("llama-3.1-8b", "h100", phase="prefill", prompt=2, host="vllm")
+    assert short.latency_s == pytest.approx(323 * 90e-6 + 1e-3 + 10e-6)
+
+
+def test_generation_waits_for_its_host_in_every_step():
+    whole = run("llama-2-70b", "8x-a100", prompt=64, output=4, host="eager")
+    assert whole.latency_s == pytest.approx(4 * 965 * 46.5e-6, rel=0.05)
+    assert whole.marks["tpot_s"] == pytest.approx(965 * 46.5e-6)

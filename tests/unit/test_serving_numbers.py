@@ -11,6 +11,7 @@ import pytest
 from hwsim.catalogue import load_device
 from hwsim.device import Device, Link, Memory, Unit
 from hwsim.errors import CapacityError, InputError
+from hwsim.host import Host, host_of_stack, hosts, load_host
 from hwsim.job import Context, Job
 from hwsim.lowering.batch import Sequences
 from hwsim.lowering.model import Attention, FeedForward, Layer, Model
@@ -19,7 +20,6 @@ from hwsim.serving import Service, drawn_requests, make_requests, serve
 from hwsim.serving.cache import Room, room
 from hwsim.serving.capacity import capacity
 from hwsim.serving.drawn import arrival_times, lengths
-from hwsim.serving.host import Host, host_of_stack, hosts, load_host
 from hwsim.serving.objective import Objective, read_objective
 from hwsim.serving.served import _percentile
 
@@ -187,12 +187,16 @@ def test_lengths_of_one_file_are_drawn_as_pairs(tmp_path):
 
 
 def test_hosts_add_seconds_to_steps():
-    assert Host(step=1e-3, sequence=1e-5).seconds(30) == pytest.approx(1.3e-3)
+    host = Host(step=1e-3, sequence=1e-5, launch=1e-4)
+    assert host.seconds(5e-3, 100, 30, prompts=False) == pytest.approx(6.3e-3)  # a graph: launches do not matter
+    assert host.seconds(5e-3, 100, 30, prompts=True) == pytest.approx(11.3e-3)
+    assert host.seconds(5e-3, 20, 30, prompts=True) == pytest.approx(6.3e-3)  # launched faster than they run
+    assert Host(launch=1e-4, graphs=False).seconds(5e-3, 100, 30, prompts=False) == pytest.approx(10e-3)
     assert load_host("none") == Host()
     assert host_of_stack("vllm-eager") == load_host("vllm")
     assert host_of_stack("magic") == load_host("any")
     for name in hosts():
-        assert load_host(name).seconds(1) > 0
+        assert load_host(name).seconds(0.0, 1000, 1, prompts=True) > 0
     asked = make_requests([0.0], [10], [11])
     plain, slow = (
         serve("gpt2", "h100-ideal", asked, Service(host=host)).table["e2e_s"][0] for host in (None, Host(step=1.0, sequence=0.5))

@@ -1,4 +1,6 @@
-"""Servers of several GPUs under eager launches, priced as `hwsim run` prices them; no row is fitted.
+"""Servers of several GPUs under eager launches, priced as `hwsim run --host eager` prices them.
+
+The host's seconds for a launch were fitted on one row, Llama-2-70B on 8 GPUs at batch 1 (arch/hosts/eager.yaml); nothing else is.
 
 A prompt is a prefill of all sequences at once. A token is a decode step halfway through what was generated, which the whole time
 of a run tells: many of 512 and more tokens ended early.
@@ -56,4 +58,4 @@ def _token(sizes: Mapping[str, _Floats], decoding: _Floats, step: _Floats) -> Ca
 
 
 def _price(model: Model, tp: int, batch: Callable[[], Batch]) -> Callable[[Device], _Floats]:
-    return lambda device: pass_seconds(model, device, tp, batch(), Job())
+    return lambda device: pass_seconds(model, device, tp, batch(), Job(host="eager"))
