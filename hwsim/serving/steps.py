@@ -14,8 +14,9 @@ hwsim/host.py.
 With a seed an MoE network's experts are drawn for every step from a stream of their own, one draw for the layers of a kind; then
 nothing can be kept, and the whole pass is estimated, again for n steps in one call.
 
-Data-parallel ranks share a step's sequences evenly; pipeline stages do a step one after another (no microbatches). Left out:
-imbalance between data-parallel ranks, contention for a memory that two units draw on at once (as in `estimate`).
+Data-parallel ranks: decodes are spread evenly, prompts dealt in turn, and all wait for the rank with most prompt tokens; experts
+that are dealt over ranks see the tokens of all. Pipeline stages do a step one after another (no microbatches). Left out:
+contention for a memory that two units draw on at once (as in `estimate`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +38,7 @@ from hwsim.host import Host, launches
 from hwsim.job import Context
 from hwsim.lowering.batch import Batch, Extent, Sequences, extent
 from hwsim.lowering.transformer import lower, phase_of, resized
-from hwsim.op import Array, Op, larger
+from hwsim.op import Array, Experts, Op, larger
 from hwsim.placement import Row, parallelize, place
 from hwsim.placement.policy import ALL, Part, able
 
@@ -58,7 +60,7 @@ class Step:
     @cached_property
     def tokens(self) -> int:
         """New tokens of the pass."""
-        return sum(new for new, _ in self.chunks) + len(self.contexts)
+        return _new(self.chunks) + len(self.contexts)
 
     @property
     def sequences(self) -> int:
@@ -94,10 +96,11 @@ class Steps:
     def ran_for(self, step: Step, n: int, first: int = 0) -> None:
         """Count the energy of the first `n` steps that start as `step`."""
         if self.context.routing.seed is not None:
-            whole = estimate(self._rows(step, n, first), self.device)
+            whole = estimate(self._rows_of(step.chunks, 1.0 / self.context.plan.dp, step, n, first), self.device)
             self._add({name: float(np.sum(np.broadcast_to(joules, (n,)))) for name, joules in whole.joules().items()})
             return
-        prompts = {window: self._prefilling(step, window) for window in self._windows} if step.chunks else {}
+        part = 1.0 / self.context.plan.dp
+        prompts = {window: _prefilling(step.chunks, window, part) for window in self._windows} if step.chunks else {}
         read = {window: _read(step.contexts, n, window) for window in self._windows} if len(step.contexts) else {}
         self.ran.append(_Run(step.phases, step.tokens, step.sequences, n, len(step.contexts), prompts, read))
         self.waiting += n
@@ -116,16 +119,33 @@ class Steps:
     # ---- by tables -------------------------------------------------------------------------------------------------------------
 
     def _tabled(self, step: Step, n: int) -> Array:
-        table, at = self._table(step.phases, step.tokens)
-        phased = {index: self._phased(index, op, step, n) for index, op in table.phased.items()}
-        head, of = self._table(("decode",), step.sequences)
-        return table.latency(at, phased) + float(head.head[of])
+        busiest = self._busiest(step)
+        table, at = self._table(step.phases, busiest.tokens)
+        own = {index: self._phased(op, step, busiest, n) for index, op in table.phased.items()}
+        if busiest.tokens != step.tokens and self.context.plan.ep > 1:
+            own |= self._met(table, step)
+        head, of = self._table(("decode",), busiest.sequences)
+        return table.latency(at, own) + float(head.head[of])
 
-    def _phased(self, index: int, op: Op, step: Step, n: int) -> _Priced:
+    def _busiest(self, step: Step) -> _Rank:
+        """The data-parallel rank that others wait for: prompts are dealt in turn, decodes evenly."""
+        ranks, decoding = self.context.plan.dp, len(step.contexts)
+        if ranks == 1 or not step.chunks:
+            return _Rank(step.chunks, step.tokens, step.sequences)
+        chunks = max((step.chunks[rank::ranks] for rank in range(ranks)), key=_new)
+        return _Rank(chunks, ranks * _new(chunks) + decoding, ranks * len(chunks) + decoding)
+
+    def _met(self, table: _Table, step: Step) -> dict[int, _Priced]:
+        """Experts that are dealt over data-parallel ranks see the tokens of all of them."""
+        mean, at = self._table(step.phases, step.tokens)
+        seconds = {task.row.op.name: float(mean.seconds[index, at]) for index, task in mean.experts.items()}
+        return {index: _Priced(seconds.get(task.row.op.name, 0.0), task.queue) for index, task in table.experts.items()}
+
+    def _phased(self, op: Op, step: Step, busiest: _Rank, n: int) -> _Priced:
         """An op of one phase for n steps: of decodes by what they read, which is a whole number and so can be kept."""
         window = int(getattr(op, "window", 0))
         if phase_of(op) == "prefill":
-            return self._alone(resized(op, self._prefilling(step, window)))
+            return self._alone(resized(op, _prefilling(busiest.chunks, window, 1.0)))
         read = _read(step.contexts, n, window)
         return self._kept(op, len(step.contexts), read.astype(np.int64))
 
@@ -179,11 +199,6 @@ class Steps:
         """Sliding windows of the network's layers, 0 for none."""
         return tuple(sorted({layer.attention.window or 0 for layer, _ in self.context.model.layers}))
 
-    def _prefilling(self, step: Step, window: int) -> Extent:
-        """What attention sees of the prompts of a step, of one data-parallel rank."""
-        part = 1.0 / self.context.plan.dp
-        return extent(tuple(Sequences(part, float(new), float(past)) for new, past in step.chunks), window or None)
-
     def _decoding(self, sequences: Array, read: Floats) -> Extent:
         """What attention sees of so many decoding sequences that read so many tokens, of one data-parallel rank."""
         part = 1.0 / self.context.plan.dp
@@ -233,13 +248,28 @@ class Steps:
         return estimate(self._rows(step, n, first), self.device).latency_s
 
     def _rows(self, step: Step, n: int, first: int) -> list[Row]:
-        part = 1.0 / self.context.plan.dp
+        """All ops as the busiest data-parallel rank sees them; experts that are dealt over ranks with the tokens of all."""
+        plan = self.context.plan
+        mean = self._rows_of(step.chunks, 1.0 / plan.dp, step, n, first)
+        if plan.dp == 1 or not step.chunks:
+            return mean
+        alone = self._rows_of(self._busiest(step).chunks, 1.0, step, n, first)
+        shared = {row.op.name: row for row in mean if isinstance(row.op, Experts)} if plan.ep > 1 else {}
+        return [shared.get(row.op.name, row) for row in alone]
+
+    def _rows_of(self, chunks: Sequence[tuple[int, int]], part: float, step: Step, n: int, first: int) -> list[Row]:
+        """All ops of `part` of these chunks beside a rank's decodes of a step, for n steps."""
         grown = np.arange(n, dtype=float)
-        batch: Batch = (
-            *(Sequences(part, float(new), float(past)) for new, past in step.chunks),
-            *(Sequences(part, 1.0, past + grown) for past in step.contexts.tolist()),
-        )
-        return self.context.rows(batch, replace(self.context.routing, draw=first, draws=n))
+        decodes = tuple(Sequences(1.0 / self.context.plan.dp, 1.0, past + grown) for past in step.contexts.tolist())
+        return self.context.rows((*_groups(chunks, part), *decodes), replace(self.context.routing, draw=first, draws=n))
+
+
+class _Rank(NamedTuple):
+    """Chunks of a data-parallel rank; tokens and sequences of a pass whose mean rank has as many as this one."""
+
+    chunks: Sequence[tuple[int, int]]
+    tokens: int
+    sequences: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,6 +301,7 @@ class _Table:
         self.body = [task for task in every if not _of_head(task)]
         self.last = [task for task in every if _of_head(task)]  # in series
         self.phased = {index: task.row.op for index, task in enumerate(self.body) if phase_of(task.row.op)}
+        self.experts = {index: task for index, task in enumerate(self.body) if isinstance(task.row.op, Experts)}
         self.seconds = _by_tokens([task.cost.alone_s * task.scale for task in self.body])
         self.head = _by_tokens([task.cost.alone_s * task.scale for task in self.last]).sum(axis=0)
         self.after = [task.after for task in self.body]
@@ -295,16 +326,16 @@ class _Table:
         total: list[float] = np.delete(self.seconds, list(self.phased), axis=0).sum(axis=0).tolist()
         return total
 
-    def latency(self, at: int, phased: Mapping[int, _Priced]) -> Array:
-        """End of the last op of the body, given those of one phase."""
-        if self.in_series and len({one.queue for one in phased.values()}) == 1:
+    def latency(self, at: int, own: Mapping[int, _Priced]) -> Array:
+        """End of the last op of the body, given those of one phase and any others whose price is not the table's."""
+        if self.in_series and own.keys() == self.phased.keys() and len({one.queue for one in own.values()}) == 1:
             total: Array = self.others[at]
-            for one in phased.values():
+            for one in own.values():
                 total = total + one.seconds
             return total
         seconds: list[Array] = self.seconds[:, at].tolist()
         queues = list(self.queues)
-        for index, one in phased.items():
+        for index, one in own.items():
             seconds[index], queues[index] = one.seconds, one.queue
         return _latency(self.after, queues, seconds)
 
@@ -326,6 +357,19 @@ class _Table:
 
 def _of_head(task: Task) -> bool:
     return task.row.op.block.partition("@")[0] == HEAD
+
+
+def _new(chunks: Sequence[tuple[int, int]]) -> int:
+    return sum(new for new, _ in chunks)
+
+
+def _groups(chunks: Sequence[tuple[int, int]], part: float) -> Batch:
+    return tuple(Sequences(part, float(new), float(past)) for new, past in chunks)
+
+
+def _prefilling(chunks: Sequence[tuple[int, int]], window: int, part: float) -> Extent:
+    """What attention sees of prompts, or of a part of each."""
+    return extent(_groups(chunks, part), window or None)
 
 
 def _by_tokens(values: list[Array]) -> Floats:

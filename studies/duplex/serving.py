@@ -29,9 +29,7 @@ from hwsim.catalogue import load_device
 from hwsim.claim import Run
 from hwsim.host import Host
 from hwsim.job import Context, Job
-from hwsim.lowering.batch import Batch, Sequences
 from hwsim.lowering.moe import stream
-from hwsim.placement import Row
 from hwsim.serving.requests import Requests, make_requests
 from hwsim.serving.served import Served, measured
 from hwsim.serving.service import Engine, Service
@@ -199,23 +197,10 @@ def poisson(case: Case, rate: float) -> Requests:
 
 
 class _Stages(Steps):
-    """Prices of steps without their energy; whole prompts on one of the data-parallel nodes."""
+    """Prices of steps without their energy."""
 
     def ran_for(self, step: Step, n: int, first: int = 0) -> None:
         """Energy is not asked for."""
-
-    def _rows(self, step: Step, n: int, first: int) -> list[Row]:
-        """All ops as the node with the first prompt sees them (prompts are dealt in turn); experts with the tokens of all."""
-        shared, nodes = super()._rows(step, n, first), self.context.plan.dp
-        if not step.chunks or nodes == 1:
-            return shared
-        batch: Batch = (
-            *(Sequences(1.0, float(new), float(past)) for new, past in step.chunks[::nodes]),
-            *(Sequences(1.0 / nodes, 1.0, past) for past in step.contexts.tolist()),
-        )
-        experts = {row.op.name: row for row in shared if row.op.kind == "experts"}
-        alone = self.context.rows(batch, replace(self.context.routing, draw=first, draws=n))
-        return [experts.get(row.op.name, row) for row in alone]
 
 
 def engine(case: Case) -> Engine:
