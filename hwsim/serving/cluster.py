@@ -25,8 +25,8 @@ from hwsim.serving.replica import Replica
 from hwsim.serving.requests import Floats, Requests
 from hwsim.serving.routers import Router
 from hwsim.serving.sequence import Sequence
+from hwsim.serving.transfer import Transfer
 
-Transfer = Callable[[int], float]  # tokens of cache -> seconds on the link
 Progress = Callable[[int], None]
 
 
@@ -56,12 +56,19 @@ class Fates:
             setattr(self, name, np.full(self.requests, np.nan))
         self.preemptions, self.replica = np.zeros(self.requests, dtype=np.int64), np.full(self.requests, -1)
 
+    @property
+    def makespan_s(self) -> float:
+        """Seconds from the first arrival to the last token; 0 when nothing was completed."""
+        ended = self.finished_s[~np.isnan(self.finished_s)]
+        return float(ended.max() - np.nanmin(self.arrival_s)) if len(ended) else 0.0
+
 
 class Cluster:
     """Serves requests on `first`, and decodes on `second` where there is one."""
 
     def __init__(self, first: Pool, second: Pool | None = None, transfer: Transfer | None = None) -> None:
         self.first, self.second, self.transfer = first, second, transfer
+        self.sent_joules: dict[str, float] = {}
         self.replicas = (*first.replicas, *(second.replicas if second else ()))
         self.number = {id(replica): index for index, replica in enumerate(self.replicas)}
         self.heap: list[tuple[float, bool, int, Callable[[float], None]]] = []
@@ -86,6 +93,14 @@ class Cluster:
         if ended != len(requests) or any(replica.load or replica.queue.used for replica in self.replicas):
             raise InternalError(f"{len(requests)} requests went in, {ended} came out")
         return self.fates
+
+    def joules(self) -> dict[str, float]:
+        """Joules per component of all steps and transfers; static energy left out."""
+        total = dict(self.sent_joules)
+        for steps in {id(replica.steps): replica.steps for replica in self.replicas}.values():
+            for name, value in steps.joules().items():
+                total[name] = total.get(name, 0.0) + value
+        return total
 
     def _at(self, when: float, happens: Callable[[float], None], last: bool = False) -> int:
         number = next(self.order)
@@ -191,7 +206,9 @@ class Cluster:
         """Send the prompt's cache to where decoding goes on, when the sender's link is free."""
         if self.second is None or self.transfer is None:
             raise InternalError("a sequence stopped early and nobody decodes it")
-        arrived = max(now, self.link_free[id(sender)]) + self.transfer(sequence.prompt)
+        arrived = max(now, self.link_free[id(sender)]) + self.transfer.seconds(sequence.prompt)
+        for name, joules in self.transfer.joules(sequence.prompt).items():
+            self.sent_joules[name] = self.sent_joules.get(name, 0.0) + joules
         self.link_free[id(sender)] = arrived
         self._at(arrived, lambda at: self._handed_over(sequence, sender, at))
 

@@ -11,7 +11,7 @@ Percentiles are those of NumPy's "linear" method; TBT's are weighted by how many
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,9 @@ import numpy as np
 
 from hwsim.job import Context
 from hwsim.serving.cache import Room
-from hwsim.serving.cluster import Fates
+from hwsim.serving.cluster import Cluster, Fates
 from hwsim.serving.log import COLUMNS
 from hwsim.serving.objective import Objective
-from hwsim.serving.replica import Replica
 from hwsim.serving.requests import Requests
 from hwsim.serving.steps import Floats
 from hwsim.trace import STATIC
@@ -78,7 +77,7 @@ class Served:
     @property
     def makespan_s(self) -> float:
         """Seconds from the first arrival to the last token; 0 when nothing was completed."""
-        return float(np.nanmax(self.fates.finished_s) - np.nanmin(self.fates.arrival_s)) if self.completed else 0.0
+        return self.fates.makespan_s
 
     @property
     def tokens(self) -> int:
@@ -161,24 +160,19 @@ def _percentile(values: Floats, weights: Floats, percent: float) -> float:
     return float(low + (high - low) * (place - np.floor(place)))
 
 
-def measured(context: Context, instances: int, asked: Requests, fates: Fates, replicas: Sequence[Replica], room: Room) -> Served:
+def measured(context: Context, instances: int, asked: Requests, fates: Fates, cluster: Cluster, room: Room) -> Served:
     """Gather what the replicas logged; static power flows in all of them from the first arrival to the last token."""
     import pandas as pd
 
-    logs = [replica.log for replica in replicas]
+    logs, device = [replica.log for replica in cluster.replicas], context.device
     columns = {name: np.concatenate([np.array(log.columns[name]) for log in logs]) for name in COLUMNS}
     columns["replica"] = np.repeat(np.arange(len(logs)), [len(log.columns["start_s"]) for log in logs])
     gaps = [log.between_tokens() for log in logs]
-    joules: dict[str, float] = {}
-    for steps in {id(replica.steps): replica.steps for replica in replicas}.values():
-        for name, value in steps.joules().items():
-            joules[name] = joules.get(name, 0.0) + value
-    device = context.device
-    served = Served(
+    joules = cluster.joules()
+    if device.static_power:
+        joules[STATIC] = float(device.static_power) * device.count * instances * fates.makespan_s
+    return Served(
         context.model.name, device.name, asked, fates, pd.DataFrame(columns),
         (np.concatenate([one for one, _ in gaps]), np.concatenate([many for _, many in gaps])), joules, room, instances,
         (*context.model.notes, *asked.notes),
     )  # fmt: skip
-    if device.static_power:
-        joules[STATIC] = float(device.static_power) * device.count * instances * served.makespan_s
-    return served

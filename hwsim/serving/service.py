@@ -11,16 +11,13 @@ from dataclasses import dataclass, field, replace
 from numbers import Integral
 
 from hwsim.catalogue import load_device, load_model
-from hwsim.cost import price
 from hwsim.device import Device
 from hwsim.errors import InputError
-from hwsim.formats import nbytes
 from hwsim.host import Host, host_of_stack, load_host
 from hwsim.job import Context, Job
 from hwsim.lowering.model import Model
-from hwsim.op import Move
 from hwsim.serving.cache import Room, room
-from hwsim.serving.cluster import Cluster, Pool, Progress, Transfer
+from hwsim.serving.cluster import Cluster, Pool, Progress
 from hwsim.serving.queue import Queue
 from hwsim.serving.replica import AHEAD, Replica
 from hwsim.serving.requests import Requests
@@ -28,6 +25,7 @@ from hwsim.serving.routers import read_router
 from hwsim.serving.schedulers import read_scheduler
 from hwsim.serving.served import Served, measured
 from hwsim.serving.steps import Steps
+from hwsim.serving.transfer import Transfer
 
 MAX_REPLICAS = 4096
 
@@ -100,7 +98,7 @@ def serve(
     engine = Engine.of(model, device, service, job or Job())
     cluster = engine.cluster()
     fates = cluster.serve(asked, service.concurrency, progress)
-    return measured(engine.context, service.instances, asked, fates, cluster.replicas, engine.room)
+    return measured(engine.context, service.instances, asked, fates, cluster, engine.room)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +133,7 @@ class Engine:
         if service.disaggregate is None:
             return Cluster(self._pool(service.replicas))
         first, second = (self._pool(many) for many in service.disaggregate)
-        return Cluster(first, second, transfer(self.context))
+        return Cluster(first, second, Transfer.of(self.context))
 
     def _pool(self, many: int) -> Pool:
         service, scheduler = self.service, read_scheduler(self.service.scheduler)
@@ -153,19 +151,3 @@ def host_of(device: Device, named: str | Host | None) -> Host:
     if named is not None:
         return load_host(named)
     return host_of_stack(device.stack) if device.kernels else Host()
-
-
-def transfer(context: Context) -> Transfer:
-    """Seconds in which the cache of so many tokens crosses the longest link of the device, every rank sending its own part."""
-    device = context.device
-    if not device.links:
-        raise InputError(f"disaggregate: {device.name} has no links; accepted: a device with links")
-    name = max(device.links, key=lambda link: device.links[link].reach)
-    width = context.model.kv_elements_per_token() * nbytes(context.precision.kv) / device.count
-
-    def seconds(tokens: int) -> float:
-        size = tokens * width
-        move = Move(name="cache", kind="cache", message=size, sent=size, hops=1.0, ranks=2, span=device.links[name].reach)
-        return float(price(move, name, device, {"activations": device.links[name].memory}).alone_s)
-
-    return seconds

@@ -231,7 +231,7 @@ def serve(case: Case, asked: Requests) -> Served:
     made = engine(case)
     cluster = made.cluster()
     fates = cluster.serve(asked, made.service.concurrency)
-    return measured(made.context, made.service.instances, asked, fates, cluster.replicas, made.room)
+    return measured(made.context, made.service.instances, asked, fates, cluster, made.room)
 
 
 def after_warm_up(served: Served, warm: int, ending: int) -> Seen:
