@@ -35,6 +35,19 @@ class Priced:
         return {"tokens": float(sum(tokens for tokens, _, _ in self.ran))}
 
 
+class Wire:
+    """A link that takes a token so many seconds, and a joule."""
+
+    def __init__(self, per_token: float = 1.0) -> None:
+        self.per_token = per_token
+
+    def seconds(self, tokens: int) -> float:
+        return self.per_token * tokens
+
+    def joules(self, tokens: int) -> dict[str, float]:
+        return {"wire": float(tokens)}
+
+
 def watched(scheduler: Scheduler, seen: list[list[tuple[int, int]]], whole_prompts: bool = False) -> Scheduler:
     """A scheduler whose every decision must keep the limits of its engine; (request, new tokens) are noted in `seen`."""
 

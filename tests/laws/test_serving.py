@@ -25,7 +25,7 @@ from hwsim.serving.requests import Requests
 from hwsim.serving.routers import ROUTERS
 from hwsim.serving.schedulers import SCHEDULERS
 from hwsim.serving.service import Engine
-from tests.serving_by_hand import Priced, engines, serve
+from tests.serving_by_hand import Priced, Wire, engines, serve
 
 few = settings(deadline=None, max_examples=40)
 TIMES = ("started_s", "first_s", "finished_s", "arrival_s", "preemptions", "replica")
@@ -70,7 +70,7 @@ def ran(asked: Requests, kind, ahead: int = 1024) -> tuple[Fates, Cluster, Price
     cluster = Cluster(
         engines(first, steps=steps, ahead=ahead, **how),
         engines(second, steps=steps, ahead=ahead, **how) if second else None,
-        lambda tokens: 0.003 * tokens,
+        Wire(0.003),
     )
     return cluster.serve(asked, concurrency), cluster, steps
 

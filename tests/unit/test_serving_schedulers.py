@@ -7,7 +7,7 @@ import pytest
 
 from hwsim.serving.cluster import Cluster
 from hwsim.serving.requests import make_requests
-from tests.serving_by_hand import Priced, engines, serve
+from tests.serving_by_hand import Priced, Wire, engines, serve
 
 
 def steps_of(asked, **how):
@@ -136,7 +136,7 @@ def test_routers():
 def test_prompts_cross_the_link_one_after_another_and_hold_their_blocks():
     """A second a token on the link: 1 to 5 s and 5 to 9 s. The third prompt waits until the first one's blocks are free."""
     first, second = engines(blocks=8), engines()
-    cluster = Cluster(first, second, float)
+    cluster = Cluster(first, second, Wire())
     fates = cluster.serve(make_requests([0, 0, 0], [4, 4, 4], [3, 2, 1]))
     assert fates.started_s.tolist() == [0, 0, 5]
     assert fates.first_s.tolist() == [1, 1, 6]
@@ -147,14 +147,14 @@ def test_prompts_cross_the_link_one_after_another_and_hold_their_blocks():
 
 
 def test_links_of_two_senders_do_not_wait_for_each_other():
-    cluster = Cluster(engines(2), engines(), float)
+    cluster = Cluster(engines(2), engines(), Wire())
     fates = cluster.serve(make_requests([0, 0], [4, 4], [2, 2]))
     assert fates.finished_s.tolist() == [6, 6]
 
 
 def test_a_decoder_preempts_and_computes_anew():
     """6 blocks: both arrive with 2 of cache and grow to 4; the younger gives way and comes back with what it has generated."""
-    cluster = Cluster(engines(), engines(blocks=6, prefix_caching=False), lambda tokens: 0.0)
+    cluster = Cluster(engines(), engines(blocks=6, prefix_caching=False), Wire(0.0))
     fates = cluster.serve(make_requests([0, 0], [2, 2], [3, 3]))
     assert fates.preemptions.tolist() == [0, 1]
     assert fates.finished_s.tolist() == [3, 4]
