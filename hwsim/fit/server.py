@@ -17,10 +17,10 @@ from hwsim.lowering.model import Model
 _Found = TypeVar("_Found")
 
 
-def count(text: str) -> int:
-    """A whole number, also out of a column of floats, which a gap makes of it."""
-    if float(text) != round(float(text)):
-        raise ValueError(f"{text[:40]}; accepted: a whole number")
+def count(name: str, text: str) -> int:
+    """A whole number above 0, also out of a column of floats, which a gap makes of it."""
+    if float(text) != round(float(text)) or float(text) < 1:
+        raise ValueError(f"{name} {text[:40]}; accepted: a whole number above 0")
     return int(float(text))
 
 

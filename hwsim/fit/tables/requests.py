@@ -44,7 +44,7 @@ def vllm_requests_e2e(table: pd.DataFrame) -> Iterator[Group]:
         later = sizes["output"] > 1
         times = {"ttft": sizes["ttft"], "tpot": floats(rows["tpot_s"])[later], "e2e": sizes["ttft"] + sizes["decode"]}
         model, weights = known_model(name), _WEIGHTS.get(dtype)
-        limits = (count(tp), max(count(seqs), _at_once(sizes)), count(tokens))
+        limits = (count("tp", tp), max(count("max_num_seqs", seqs), _at_once(sizes)), count("max_num_batched_tokens", tokens))
         means = once(_Run(model, weights, sizes, *limits).means) if model and model.causal and weights else None
         for quantity, values in times.items():
             yield from _line(gpu, f"vllm {name} tp={tp} {quantity.upper()}", dtype, quantity, values, sizes, means)

@@ -35,7 +35,7 @@ def splitwise_llm_power(table: pd.DataFrame) -> Iterator[Group]:
         for name, (measured, batch) in passes.items():
             yield Group(
                 "splitwise_llm_power", gpu, "serving", f"{model} tp={tp}", "fp16", measured, sizes, "fp16", "fp16", report=name,
-                price=_price(network, count(tp), batch) if network else None,
+                price=_price(network, count("tp", tp), batch) if network else None,
                 excluded={"without runs that were not one batch": apart} if apart.any() else {},
             )  # fmt: skip
 
