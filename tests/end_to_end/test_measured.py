@@ -331,8 +331,8 @@ def test_requests_that_vllm_served_stay_within_their_error(tmp_path):
 def test_servers_are_simulated_when_asked(tmp_path):
     row = {
         "gpu": "h200", "fw": "vllm", "model": "gpt2", "precision": "bf16", "gemm_quant_mode": "", "mode": "agg",
-        "isl": 64, "osl": 8, "concurrency": 2, "tp_size": 1, "pp_size": 1, "attention_dp_size": 1, "moe_tp_size": 1, "moe_ep_size": 1,
-        "ttft_s": 0.01, "tpot_s": 0.002,
+        "isl": 64, "osl": 8, "concurrency": 2, "tp_size": 1, "pp_size": 1, "attention_dp_size": 1, "moe_tp_size": 1,
+        "moe_ep_size": 1, "ttft_s": 0.01, "tpot_s": 0.002,
     }  # fmt: skip
     pd.DataFrame([row, row | {"concurrency": 4}]).to_csv(tmp_path / "serving_e2e.csv", index=False)
     assert [row["mape"] for row in document("validate", str(tmp_path))["rows"]] == [None, None]
