@@ -5,9 +5,12 @@ What a command needs is imported inside it, so that help is quick.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,10 +19,12 @@ import typer
 from hwsim.errors import HwsimError, InputError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.table import Table
 
     from hwsim.device import Device
     from hwsim.job import Job
+    from hwsim.serving.asked import Outcome, Watch
     from hwsim.trace import Trace
 
 PIPED_WIDTH = 200  # columns of tables that no terminal limits, so that names stay whole for those who search them
@@ -47,6 +52,14 @@ def _whole(typed: str | int) -> int:
     if not re.fullmatch(r"[+-]?\d{1,18}", str(typed)):
         raise typer.BadParameter(f"{typed!r:.40}; accepted: a whole number")
     return int(typed)
+
+
+def _number(typed: str | float) -> float:
+    """A number as typed; what range makes sense is for others to say."""
+    try:
+        return float(typed)
+    except ValueError:
+        raise typer.BadParameter(f"{typed!r:.40}; accepted: a number") from None
 
 
 Phase = Annotated[str, typer.Option(help="prefill, decode, generate or mixed.")]
@@ -86,6 +99,110 @@ Perfetto = Annotated[
     Path | None, typer.Option(metavar="FILE.json", help="Write a trace for ui.perfetto.dev.", show_default=False)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+Trace_ = Annotated[
+    Path | None,
+    typer.Option(
+        "--requests",
+        metavar="FILE",
+        help="CSV or JSONL with prompt_tokens, output_tokens, arrival_s (without it: lengths for --rate or --concurrency).",
+        show_default=False,
+    ),
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(parser=_number, metavar="R", help="Requests per second; stretches the gaps of a trace.", show_default=False),
+]
+Concurrency = Annotated[
+    int | None,
+    typer.Option(parser=_whole, metavar="N", help="Closed loop: N requests are always under way.", show_default=False),
+]
+NumRequests = Annotated[
+    int | None,
+    typer.Option(parser=_whole, metavar="N", help="Default: 1000 drawn ones, or all of the file.", show_default=False),
+]
+Arrivals = Annotated[str | None, typer.Option(help="poisson, gamma:cv=2 or constant. Default: poisson.", show_default=False)]
+PromptDist = Annotated[
+    str | None,
+    typer.Option(
+        help="Tokens in: fixed:N, gaussian:mean=M,sd=S, lognormal:..., empirical:FILE. Default: gaussian:mean=1024,sd=256.",
+        show_default=False,
+    ),
+]
+OutputDist = Annotated[
+    str | None, typer.Option(help="Tokens out, written the same way. Default: gaussian:mean=256,sd=64.", show_default=False)
+]
+Scheduler = Annotated[str | None, typer.Option(help="chunked, mixed or prefill-first. Default: chunked.", show_default=False)]
+Chunked = Annotated[
+    bool | None,
+    typer.Option(
+        "--chunked-prefill/--no-chunked-prefill",
+        help="Another way to say --scheduler chunked or prefill-first.",
+        show_default=False,
+    ),
+]
+MaxSeqs = Annotated[int, typer.Option(parser=_whole, metavar="N", help="Sequences of a step, at most.")]
+MaxTokens = Annotated[int, typer.Option(parser=_whole, metavar="N", help="Tokens of a step, at most.")]
+Block = Annotated[int, typer.Option(parser=_whole, metavar="N", help="Tokens of a block of the KV cache.")]
+KvFraction = Annotated[
+    float, typer.Option(parser=_number, metavar="F", help="Part of the memory for weights, activations and KV cache.")
+]
+PrefixCaching = Annotated[
+    bool,
+    typer.Option(
+        "--prefix-caching/--no-prefix-caching",
+        help="Do not compute again what the cache holds of a prompt (prefix_cached_tokens) or of a preempted sequence.",
+    ),
+]
+Replicas = Annotated[int, typer.Option(parser=_whole, metavar="N", help="Copies of ARCH that share the requests.")]
+Router = Annotated[str, typer.Option(help="Which replica takes a request: round-robin or least-loaded.")]
+Disaggregate = Annotated[
+    str | None,
+    typer.Option(metavar="P:D", help="P replicas for prompts and D for decoding, instead of --replicas.", show_default=False),
+]
+HostName = Annotated[
+    str | None,
+    typer.Option(
+        "--host",
+        metavar="NAME",
+        help="Whose host overheads: vllm, sglang, trtllm, any or none. Default: the stack's.",
+        show_default=False,
+    ),
+]
+Slo = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ttft=2s,tpot=50ms",
+        help="Bounds on ttft, tpot, e2e or queue: goodput under them; without any load, the highest rate that keeps them.",
+        show_default=False,
+    ),
+]
+SloPart = Annotated[
+    float | None,
+    typer.Option(
+        parser=_number, metavar="F", help="Part of the requests that has to keep --slo. Default: 0.99.", show_default=False
+    ),
+]
+Search = Annotated[bool, typer.Option("--capacity", help="Search the highest rate that keeps --slo as well.")]
+ServedRouting = Annotated[
+    str | None,
+    typer.Option(
+        help="Expert choice: balanced, uniform or zipf:s=1.2; with --seed it is drawn. Default: uniform, not drawn.",
+        show_default=False,
+    ),
+]
+ServedSeed = Annotated[
+    int | None,
+    typer.Option(
+        parser=_whole,
+        metavar="N",
+        help="Of arrivals and lengths, and with --routing of expert choice. Default: 0.",
+        show_default=False,
+    ),
+]
+Rows = Annotated[
+    Path | None, typer.Option("--table", metavar="FILE.csv|FILE.parquet", help="Write a row per request.", show_default=False)
+]
 
 
 @app.command()
@@ -165,6 +282,50 @@ def roofline(
 
     _print(roofline_table(trace, device))
     _print_written(html)
+
+
+@app.command()
+def serve(
+    model: ModelArg, arch: ArchArg, requests: Trace_ = None, rate: Rate = None, concurrency: Concurrency = None,
+    num_requests: NumRequests = None, arrivals: Arrivals = None, prompt_dist: PromptDist = None, output_dist: OutputDist = None,
+    scheduler: Scheduler = None, chunked_prefill: Chunked = None, max_seqs: MaxSeqs = 256, max_batched_tokens: MaxTokens = 8192,
+    block: Block = 16, kv_fraction: KvFraction = 0.9, prefix_caching: PrefixCaching = True, replicas: Replicas = 1,
+    router: Router = "round-robin", disaggregate: Disaggregate = None, host: HostName = None, slo: Slo = None,
+    slo_part: SloPart = None, capacity: Search = False, seed: ServedSeed = None, policy: Policy = None, parallel: Parallel = None,
+    weights: Weights = None, activations: Activations = None, kv: Kv = None, routing: ServedRouting = None, mla: Mla = "auto",
+    stack: Stack = None, set_: Set = None, table: Rows = None, report: Report = None, as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Serve requests over time with continuous batching: latencies, throughput, goodput and capacity."""
+    from hwsim.serving.asked import Load, outcome, read_goal, scheduler_of, settings
+    from hwsim.serving.service import Service, read_pools
+
+    job = _job(
+        "", set_, policy=policy, parallel=parallel, weights=weights, activations=activations, kv=kv, mla=mla, stack=stack,
+        routing="uniform" if routing is None else routing, seed=None if routing is None else seed,
+    )  # fmt: skip
+    service = Service(
+        scheduler=scheduler_of(scheduler, chunked_prefill), max_seqs=max_seqs, max_batched_tokens=max_batched_tokens,
+        kv_fraction=kv_fraction, block=block, prefix_caching=prefix_caching, replicas=replicas, router=router, host=host,
+        disaggregate=read_pools(disaggregate) if disaggregate is not None else None, concurrency=concurrency,
+    )  # fmt: skip
+    load = Load(requests, rate, concurrency, num_requests, arrivals, prompt_dist, output_dist, seed or 0)
+    goal = read_goal(slo, slo_part, capacity)
+    if table is not None and table.suffix not in (".csv", ".parquet"):
+        raise InputError(f"--table: {table}; accepted: a name that ends in .csv or .parquet")
+    _check_outputs([table, report], [_file_of(model), _file_of(arch), *load.files()])
+    with _watching() as watch:
+        found = outcome(model, arch, load, service, job, goal, watch)
+    _write_served(found, settings(load, service, job, goal), table, report)
+    if as_json:
+        _print_json(found.to_dict())
+        return
+    from hwsim.report.text import capacity_table, latency_table, served_table
+
+    document = found.to_dict()
+    _print(served_table(document), latency_table(document), *([capacity_table(document)] if found.capacity else []))
+    for note in document["notes"]:
+        typer.echo(f"note: {note}")
+    _print_written(table, report)
 
 
 @app.command()
@@ -379,6 +540,62 @@ def _write(runs: list[tuple[Trace, Device]], job: Job, report: Path | None, perf
         from hwsim.report.perfetto import perfetto as as_events
 
         write_text(perfetto, json.dumps(as_events([trace for trace, _ in runs])))
+
+
+def _file_of(name: str) -> Path:
+    """The file that MODEL or ARCH may be, 4x- left out."""
+    return Path(re.sub(r"^\d+x-", "", name))
+
+
+def _check_outputs(outputs: list[Path | None], inputs: list[Path]) -> None:
+    """Refuse to write over what is read, and two things into one file."""
+    taken = {path.resolve(): "is read" for path in inputs}
+    for path in filter(None, outputs):
+        if path.resolve() in taken:
+            raise InputError(f"{path}: {taken[path.resolve()]}; accepted: another file to write")
+        taken[path.resolve()] = "is written already"
+
+
+def _write_served(found: Outcome, asked: Mapping[str, str], table: Path | None, report: Path | None) -> None:
+    """The files of `hwsim serve`."""
+    if table is not None:
+        _write_table(found.served.table, table)
+    if report is not None:
+        from hwsim.files import write_text
+        from hwsim.report.serving import serving_page
+
+        write_text(report, serving_page(found, asked))
+
+
+def _write_table(rows: pd.DataFrame, path: Path) -> None:
+    """CSV or Parquet, by the name's ending."""
+    from hwsim.files import write_bytes
+
+    data = io.BytesIO()
+    if path.suffix == ".csv":
+        rows.to_csv(data, index=False)
+    else:
+        rows.to_parquet(data, index=False)
+    write_bytes(path, data.getvalue())
+
+
+@contextmanager
+def _watching() -> Iterator[Watch | None]:
+    """Follows runs with a bar on standard error, one after the other; None where that is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+        bar = bars.add_task("")
+
+        def watch(title: str, requests: int) -> Callable[[int], None]:
+            bars.reset(bar, total=requests, description=title)
+            return lambda more: bars.update(bar, advance=more)
+
+        yield watch
 
 
 def _print(*tables: Table) -> None:

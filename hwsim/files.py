@@ -132,6 +132,11 @@ def _one_line(error: Exception) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a whole UTF-8 file or nothing, as `write_bytes` does."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
     """Write a whole file or nothing: to a temporary name beside it, then rename. A link is followed, a device is left alone."""
     import os
     import tempfile
@@ -145,8 +150,8 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except BaseException as error:  # also when somebody interrupts

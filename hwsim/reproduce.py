@@ -2,7 +2,7 @@
 
 A verdict is recomputed every time. A check fails when a row marked reproduced no longer is, or a row marked missed now passes, so
 that claims files stay true. Measures are fields of the trace (latency_s, energy_j, tokens_per_s, ttft_s, tpot_s), of the model
-(parameters, active_parameters, kv_bytes_per_token, weight_bytes), or functions run -> SI number in the study.py of a study that
+(parameters, active_parameters, kv_bytes_per_token, weight_bytes), or functions run -> SI number in Python files of a study that
 ships with hwsim; a stranger's file never runs code. With a baseline_run the measure is the ratio to it
 (for the speed-up of a time, the baseline's over ours).
 """
@@ -13,6 +13,7 @@ import importlib.util
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -115,12 +116,17 @@ def _check_file(path: Path) -> list[Verdict]:
     return [_verdict(claim, measures, path) for claim in parsed.claims]
 
 
-def _study_code(path: Path) -> ModuleType | None:
-    """study.py beside a claims file of the catalogue; never beside a stranger's."""
-    code = path.parent / "study.py"
-    if root("studies").resolve() not in path.resolve().parents or not code.is_file():
-        return None
-    spec = importlib.util.spec_from_file_location(f"hwsim_study_{path.parent.name}", code)
+def _study_code(path: Path) -> tuple[ModuleType, ...]:
+    """The Python files beside a claims file of the catalogue; never those beside a stranger's."""
+    if root("studies").resolve() not in path.resolve().parents:
+        return ()
+    return tuple(_loaded(code) for code in sorted(path.resolve().parent.glob("*.py")))
+
+
+@cache
+def _loaded(code: Path) -> ModuleType:
+    """A study's file as a module, once in a process: what it keeps is shared by all checks."""
+    spec = importlib.util.spec_from_file_location(f"hwsim_study_{code.parent.name}_{code.stem}", code)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -131,7 +137,7 @@ def _study_code(path: Path) -> ModuleType | None:
 class _Measures:
     """Values of measures of runs; a run that several claims share is simulated once."""
 
-    def __init__(self, runs: Mapping[str, Run], code: ModuleType | None) -> None:
+    def __init__(self, runs: Mapping[str, Run], code: Sequence[ModuleType]) -> None:
         self.runs, self.code = runs, code
         self._traces: dict[str, Any] = {}
 
@@ -145,7 +151,8 @@ class _Measures:
             return _OF_MODEL[measure]
         if measure in _OF_TRACE:
             return lambda chosen: self._of_trace(measure, chosen, where)
-        found = getattr(self.code, measure, None) if self.code and not measure.startswith("_") else None
+        every = (getattr(module, measure, None) for module in self.code if not measure.startswith("_"))
+        found = next(filter(None, every), None)
         if found is None:
             raise InputError(f"{where}: measure {measure[:60]!r}; accepted: {', '.join((*_OF_MODEL, *_OF_TRACE))}")
         return found  # type: ignore[no-any-return]

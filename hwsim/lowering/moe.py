@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -39,7 +40,8 @@ def stream(seed: int, name: str, draw: int = 0) -> np.random.Generator:
 class Routing:
     """How tokens choose experts. `exponent` is for zipf; a `seed` samples instead of taking expected values.
 
-    `draw` tells the passes of one run apart, so that every decode step draws anew. Tokens of `replicas` data-parallel replicas
+    `draw` tells the passes of one run apart, so that every decode step draws anew; `draws` of them at once are those from `draw`
+    on, each from its own stream, so that many at once are many one by one. Tokens of `replicas` data-parallel replicas
     meet at the experts and are drawn together.
     """
 
@@ -122,10 +124,10 @@ def sampled_counts(tokens: Array, experts: int, top_k: int, exponent: float, rng
     return counts
 
 
-def drawn_counts(tokens: Array, experts: int, top_k: int, routing: Routing, rng: np.random.Generator) -> NDArray[np.float64]:
+def drawn_counts(
+    tokens: Array, experts: int, top_k: int, routing: Routing, rngs: Sequence[np.random.Generator]
+) -> NDArray[np.float64]:
     """Tokens per expert of one replica, [expert] or [expert, draw]; those of all replicas, divided by their number."""
-    every = tokens * routing.replicas
-    if not routing.draws:
-        return sampled_counts(every, experts, top_k, routing.weights_exponent, rng) / routing.replicas
-    columns = [sampled_counts(every, experts, top_k, routing.weights_exponent, rng) for _ in range(routing.draws)]
-    return np.stack(columns, axis=1) / routing.replicas
+    every = np.round(tokens * routing.replicas, 6)  # a third of 20 tokens, three times
+    columns = [sampled_counts(every, experts, top_k, routing.weights_exponent, rng) for rng in rngs]
+    return (np.stack(columns, axis=1) if routing.draws else columns[0]) / routing.replicas

@@ -69,7 +69,8 @@ class _Builder:
         self.ops: list[Op] = []
         self.last: tuple[str, ...] = ()
         self.block: dict[str, Any] = {}
-        self.rng = None if routing.seed is None else stream(routing.seed, "expert_routing", routing.draw)
+        first, many = routing.draw, max(routing.draws, 1)
+        self.rngs = [stream(routing.seed, "expert_routing", first + i) for i in range(many)] if routing.seed is not None else []
 
     def build(self) -> list[Op]:
         self._enter("embed", 1)
@@ -87,7 +88,7 @@ class _Builder:
         labels = [layer.label for layer, _ in self.model.layers]
         for index, (layer, count) in enumerate(self.model.layers):
             name = layer.label if labels.count(layer.label) == 1 else f"{layer.label}.{index}"
-            if self.rng is None or self.routing.draws or isinstance(layer.feed_forward, FeedForward):
+            if not self.rngs or self.routing.draws or isinstance(layer.feed_forward, FeedForward):
                 yield name, layer, count
             else:
                 yield from ((f"{name}.{i}", layer, 1) for i in range(count))
@@ -271,7 +272,7 @@ class _Builder:
 
     def _routed(self, moe: MixtureOfExperts) -> dict[str, Any]:
         exponent = self.routing.weights_exponent
-        if self.rng is not None:
-            return {"chosen": drawn_counts(self.tokens, moe.experts, moe.top_k, self.routing, self.rng), "counted": True}
+        if self.rngs:
+            return {"chosen": drawn_counts(self.tokens, moe.experts, moe.top_k, self.routing, self.rngs), "counted": True}
         odds = chosen_probability(moe.experts, moe.top_k, exponent)
         return {"chosen": odds, "balanced": self.routing.kind == "balanced"}

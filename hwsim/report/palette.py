@@ -20,6 +20,12 @@ _KINDS = {
 _BOUNDS = {
     "compute": "#D55E00", "memory": "#0072B2", "latency": "#9a9fa5", "link": "#882255", "shared": "#E69F00", "static": "#d0d3d6",
 }  # fmt: skip
+_MEASURES = {
+    "ttft": "#0072B2", "tpot": "#009E73", "tbt": "#CC79A7", "e2e": "#D55E00",
+    "p50": "#56B4E9", "p90": "#0072B2", "p99": "#332288",
+    "prompt and output tokens": "#56B4E9", "output tokens": "#D55E00", "sequences in a step": "#0072B2",
+    "requests that wait": "#E69F00", "KV cache in use": "#009E73", "met": "#0072B2", "capacity": "#D55E00",
+}  # fmt: skip
 _SPARE = ("#117733", "#999933", "#CC6677", "#88CCEE", "#44AA99", "#AA4499", "#DDCC77", "#332288")
 
 
@@ -31,6 +37,11 @@ def kind_colour(kind: str) -> str:
 def bound_colour(bound: str) -> str:
     """Compute is warm, memory is cool, waiting is grey."""
     return _BOUNDS.get(bound, GREY)
+
+
+def measure_colour(name: str) -> str:
+    """What a service is measured by."""
+    return _MEASURES[name]
 
 
 def component_colours(components: Iterable[str]) -> dict[str, str]:

@@ -254,3 +254,74 @@ def provenance(written: Mapping[str, str], sources: Mapping[str, str]) -> Shown:
     """Every number of a device as its file writes it, with where it comes from."""
     lines = [(path, written.get(path, ""), source or "no source given") for path, source in sources.items()]
     return Shown(("number", "value", "source"), lines)
+
+
+_REASONS = 3  # sorts of rejection that are named
+
+
+def served(document: Mapping[str, Any]) -> Shown:
+    """The document of `hwsim serve` without its latencies, a fact a line."""
+    facts = [
+        *_load(document),
+        ("time from first arrival to last token", seconds(document["makespan_s"])),
+        ("output tokens/s", number(document["tokens_per_s"])),
+        ("requests/s", number(document["requests_per_s"])),
+        *_goal(document),
+        ("engines busy", percent(document["utilisation"])),
+        ("KV cache", f"{document['kv_blocks'] * document['kv_block_tokens']:,} tokens an engine"),
+        ("KV cache in use at most", percent(document["kv_peak"])),
+        ("preemptions", f"{document['preemptions']:,}"),
+        ("steps", f"{document['steps']:,}"),
+        ("energy", quantity(document["energy_j"], "J") if document["energy_j"] else NONE),
+        ("energy per output token", quantity(document["energy_per_token_j"] or math.nan, "J")),
+    ]
+    why = f"Rejected: {'; '.join(document['reasons'][:_REASONS])}." if document["reasons"] else ""
+    dry = "" if document["energy_j"] or not document["completed"] else "No energy: the device file holds no energy numbers."
+    return Shown(("", document["arch"]), facts, frozenset({1}), note=" ".join(filter(None, (why, dry))))
+
+
+def _load(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What came in, and what became of it."""
+    rate, concurrency = document["rate"], document["concurrency"]
+    offered = ("concurrency", f"{concurrency:,}") if concurrency else ("offered requests/s", number(rate) if rate else NONE)
+    return [offered, *((name, f"{document[name]:,}") for name in ("requests", "completed", "rejected"))]
+
+
+def _goal(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What met the objective; nothing where there is none."""
+    if "slo" not in document:
+        return []
+    met = f"{document['slo_met']:,} ({percent(document['slo_met'] / document['requests'])})"
+    found = [(f"requests within {document['slo']}", met), ("goodput, requests/s within it", number(document["goodput"]))]
+    if "capacity" in document:
+        rate = document["capacity"]["rate"]
+        title = f"capacity, highest requests/s with {percent(document['slo_part'])} within it"
+        found.append((title, number(rate) if rate else "none of those tried"))
+    return found
+
+
+_LATENCIES = {
+    "queue_s": "queueing (arrival to first step)", "ttft_s": "TTFT (arrival to first token)",
+    "tpot_s": "TPOT (mean time per later token)", "tbt_s": "TBT (between two tokens)", "e2e_s": "E2E (arrival to last token)",
+}  # fmt: skip
+
+
+def latencies(document: Mapping[str, Any]) -> Shown:
+    """Mean and percentiles of the times that a request sees."""
+    columns = ("mean", "p50", "p90", "p99")
+    lines = [(title, *(_time(document[name][column]) for column in columns)) for name, title in _LATENCIES.items()]
+    return Shown(("", *columns), lines, frozenset(range(1, 5)))
+
+
+def _time(value: float | None) -> str:
+    return NONE if value is None else seconds(value)
+
+
+def rates(document: Mapping[str, Any]) -> Shown:
+    """Every rate that a capacity search tried."""
+    part = document["slo_part"]
+    lines = [
+        (f"{one['rate']:.4g}", percent(one["met"]), "yes" if one["met"] >= part else "no")
+        for one in document["capacity"]["tried"]
+    ]
+    return Shown(("requests/s", "within the objective", "kept"), lines, frozenset({0, 1}))

@@ -48,6 +48,21 @@ def facts_table(facts: Mapping[str, Any]) -> Table:
     return _table(shown.facts(facts), "")
 
 
+def served_table(document: Mapping[str, Any]) -> Table:
+    """The JSON document of `hwsim serve`: what was served, how fast, at what cost."""
+    return _table(shown.served(document), document["model"])
+
+
+def latency_table(document: Mapping[str, Any]) -> Table:
+    """Mean and percentiles of what requests waited for."""
+    return _table(shown.latencies(document), "Latencies")
+
+
+def capacity_table(document: Mapping[str, Any]) -> Table:
+    """All rates that a capacity search tried."""
+    return _table(shown.rates(document), "Capacity")
+
+
 def _table(content: Shown, title: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
     table.title, table.title_justify, table.title_style = safe(title) if title else None, "left", "bold"

@@ -48,17 +48,17 @@ def room(context: Context, size: int, max_seqs: int, largest_step: int, fraction
     used = _by_memory(context, largest, "weights", "activations")
     aside = {} if span else _windowed(context, max_seqs)
     found = []
-    for (stage, memory), need in per_token.items():
-        if not need:
-            continue
+    for stage, memory in sorted(per_token.keys() | used.keys()):
+        need = per_token.get((stage, memory), 0.0) * size  # of a block; 0 where only weights live
         have = float(context.device.memories[memory].capacity) * fraction - reserved
         free = have - used.get((stage, memory), 0.0) - aside.get((stage, memory), 0.0)
-        if free < need * size:
+        if free < need:
             raise CapacityError(
                 f"{context.device.name}: memory {memory} has {show(have, 'B')} for serving, weights and activations take "
                 f"{show(have - free, 'B')}; accepted: narrower formats, more devices or a higher --kv-fraction"
             )
-        found.append(int(free // (need * size)))
+        if need:
+            found.append(int(free // need))
     return Room(min(found), size, span)
 
 

@@ -77,7 +77,7 @@ class Cluster:
         self.arrivals = iter(range(len(requests)))
         self.closed = concurrency is not None
         self.next_arrival = math.inf
-        for _ in range(concurrency or 1):
+        for _ in range(min(concurrency or 1, len(requests))):
             self._next_arrives(0.0)
         while self.heap:
             now, _, _, happens = heapq.heappop(self.heap)

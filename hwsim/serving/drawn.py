@@ -22,7 +22,7 @@ import numpy as np
 
 from hwsim.errors import InputError
 from hwsim.lowering.moe import stream
-from hwsim.serving.requests import MAX_ROWS, MAX_TOKENS, Floats, Ints, Requests, read_lengths
+from hwsim.serving.requests import LATEST, MAX_ROWS, MAX_TOKENS, Floats, Ints, Requests, read_lengths
 
 _DEFAULT = {"gamma": {"cv": 2.0}}
 _ARGUMENTS = {
@@ -34,6 +34,8 @@ def drawn_requests(many: int, rate: float | None, arrivals: str, prompts: str, o
     """`many` requests at `rate` per second; all at time 0 without a rate (a closed loop decides when they start)."""
     if not 0 < many <= MAX_ROWS:
         raise InputError(f"num-requests: {many}; accepted: 1 to {MAX_ROWS}")
+    if seed < 0:
+        raise InputError(f"seed: {seed}; accepted: a whole number from 0")
     when = np.zeros(many) if rate is None else arrival_times(many, rate, arrivals, seed)
     prompt, output = lengths(many, prompts, outputs, seed)
     return Requests(when, prompt, output, np.zeros(many, dtype=np.int64))
@@ -45,10 +47,13 @@ def arrival_times(many: int, rate: float, arrivals: str, seed: int) -> Floats:
         raise InputError(f"rate: {rate}; accepted: requests per second above 0")
     name, given = _read(arrivals, ("poisson", "gamma", "constant"), "arrivals")
     rng = stream(seed, "arrivals")
-    if name == "constant":
-        return np.arange(1, many + 1) / rate
-    cv = given.get("cv", 1.0)
-    return np.cumsum(rng.gamma(1.0 / cv**2, cv**2 / rate, many))
+    squared = given.get("cv", 1.0) ** 2
+    with np.errstate(over="ignore"):
+        gaps = rng.gamma(1.0 / squared, squared / rate, many)
+        times = np.arange(1, many + 1) / rate if name == "constant" else np.cumsum(gaps)
+    if not times[-1] <= LATEST:
+        raise InputError(f"rate: {rate}; accepted: one at which {many} requests arrive within {LATEST:g} s")
+    return np.asarray(times)
 
 
 def lengths(many: int, prompts: str, outputs: str, seed: int) -> tuple[Ints, Ints]:
@@ -85,10 +90,11 @@ def _whole(values: Floats, text: str) -> Ints:
 def _read(text: str, names: tuple[str, ...], option: str, more: str = "") -> tuple[str, Mapping[str, float]]:
     """Read "gamma:cv=2": a name and the positive numbers that it takes."""
     name, _, given = text.partition(":")
-    pairs = dict(part.partition("=")[::2] for part in given.split(",")) if given else {}
+    parts = given.split(",") if given else []
+    pairs = dict(part.partition("=")[::2] for part in parts)
     wanted = _ARGUMENTS.get(name, ()) if name in names else None
     values = _DEFAULT.get(name, {}) | {key: _positive(value) for key, value in pairs.items()}
-    if wanted is None or set(values) != set(wanted) or not all(values.values()):
+    if wanted is None or len(pairs) < len(parts) or set(values) != set(wanted) or not all(values.values()):
         forms = [
             other + (":" + ",".join(f"{key}=NUMBER" for key in _ARGUMENTS[other]) if _ARGUMENTS[other] else "") for other in names
         ]

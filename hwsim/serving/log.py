@@ -22,7 +22,7 @@ class Log:
         self.counts: array[int] = array("q")  # ... and how many sequences had just that
 
     def steps(self, start: float, ends: Floats, step: Step, queue: Queue) -> None:
-        """A run of steps; `queue` as it was while they ran."""
+        """A run of steps; `queue` as it was when the last one ended, blocks of what leaves still taken."""
         row = (start, float(ends[-1]), len(ends), step.sequences, step.tokens, len(queue.waiting), queue.used)
         for column, value in zip(self.columns.values(), row, strict=True):
             column.append(value)

@@ -72,7 +72,8 @@ class Queue:
     def preempt(self) -> Sequence:
         """Drop the youngest running sequence: it gives its blocks back, waits first in line and is computed anew."""
         sequence = self.running.pop()
-        sequence.kept = sequence.computed // self.room.size
+        whole = sequence.computed // self.room.size
+        sequence.kept = whole if whole <= sequence.blocks else 0  # else a sliding window has left the prefix behind
         self.release(sequence)
         if sequence.kept:
             self.preempted.append(sequence)

@@ -60,12 +60,14 @@ class Replica:
                 raise InternalError(f"{self.load} requests wait and none can run")
             self.planned = None
             return None
-        preempted = len(queue.waiting) > waiting
         for sequence, _ in batch:
             if sequence.started_s < 0:
                 sequence.started_s = now
         step = _step(batch)
-        n = 1 if preempted or step.chunks or len(batch) < len(queue.running) else self._foreseen(now, until)
+        # after a step that let someone in, or out, the scheduler may find that it can do so again
+        settled = len(queue.waiting) in (0, waiting) and len(batch) == len(queue.running)
+        decodes = settled and all(new == sequence.left == 1 for sequence, new in batch)
+        n = self._foreseen(now, until) if decodes else 1
         seconds = self.steps.seconds(step, n, self.done)
         ends = np.cumsum(np.concatenate(([now], seconds)))[1:]
         self.pace = float(seconds[-1])
@@ -97,10 +99,10 @@ class Replica:
             raise InternalError("an engine finished a step that it never began")
         self.planned = None
         steps = len(plan.ends)
-        self.log.steps(plan.start, plan.ends, plan.step, self.queue)
         self.steps.ran_for(plan.step, steps, self.done)
         self.done += steps
         self._advance(plan)
+        self.log.steps(plan.start, plan.ends, plan.step, self.queue)
         left = [sequence for sequence, _ in plan.batch if sequence.generated >= sequence.stop]
         if left:
             leaving = set(map(id, left))

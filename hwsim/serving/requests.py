@@ -52,6 +52,8 @@ class Requests:
         """The same requests with all gaps stretched, so that `rate` arrive in a second. InputError where all arrive at once."""
         if not self.rate:
             raise InputError("rate: these requests all arrive at once; accepted: requests with arrival times that differ")
+        if not 0 < rate < float("inf"):
+            raise InputError(f"rate: {rate}; accepted: requests per second above 0")
         since = (self.arrival_s - self.arrival_s[0]) * (self.rate / rate)
         return Requests(since, self.prompt, self.output, self.cached, (*self.notes, f"arrivals stretched to {rate:g} requests/s"))
 
@@ -62,14 +64,18 @@ def make_requests(
     """Requests out of plain sequences, sorted by arrival. InputError for what no request can be."""
     import pandas as pd
 
-    table = pd.DataFrame({"arrival_s": arrival_s, "prompt_tokens": prompt, "output_tokens": output})
+    columns = {"arrival_s": arrival_s, "prompt_tokens": prompt, "output_tokens": output}
     if cached is not None:
-        table["prefix_cached_tokens"] = cached
-    return _of_table(table, "requests")
+        columns["prefix_cached_tokens"] = cached
+    if len({len(column) for column in columns.values()}) > 1:
+        raise InputError(f"requests: {', '.join(map(str, map(len, columns.values())))} values; accepted: the same number in each")
+    return _of_table(pd.DataFrame(columns), "requests")
 
 
 def read_trace(path: str | Path, limit: int | None = None) -> Requests:
     """The first `limit` requests of a trace, all by default. InputError names the file, column and row of what is wrong."""
+    if limit is not None and limit < 1:
+        raise InputError(f"{path}: the first {limit} requests; accepted: at least 1")
     table = _table(Path(path))
     if "arrival_s" not in table:
         have = ", ".join(map(str, table.columns[:8]))
@@ -94,23 +100,26 @@ def _table(path: Path) -> pd.DataFrame:
     """The rows of a CSV or JSONL file, its columns checked."""
     import pandas as pd
 
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; accepted: a CSV or JSONL file of requests")
     try:
+        if not path.is_file():
+            raise InputError(f"{str(path)[:200]}: no such file; accepted: a CSV or JSONL file of requests")
         if path.suffix in (".jsonl", ".json"):
-            table = pd.read_json(path, lines=True, dtype=False, nrows=MAX_ROWS + 1)
+            table = pd.read_json(path, lines=True, dtype=False, nrows=MAX_ROWS + 1, compression=None)
         else:
-            table = pd.read_csv(path, nrows=MAX_ROWS + 1, skipinitialspace=True)
-    except (ValueError, UnicodeError, pd.errors.ParserError, OverflowError) as error:
+            table = pd.read_csv(path, nrows=MAX_ROWS + 1, skipinitialspace=True, low_memory=False, compression=None)
+            if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first of them for a name of the row
+                raise ValueError("rows have more fields than the header")
+    except (ValueError, OverflowError, OSError, pd.errors.ParserError) as error:
         raise InputError(
-            f"{path}: not a table of requests ({' '.join(str(error).split())[:120]}); accepted: CSV or JSONL"
+            f"{str(path)[:200]}: not a table of requests ({' '.join(str(error).split())[:120]}); accepted: CSV or JSONL"
         ) from error
     missing = [name for name in _LENGTHS if name not in table]
     if missing:
         have = ", ".join(map(str, table.columns[:8]))
         raise InputError(f"{path}: column {missing[0]} is missing; there are {have}; accepted: {', '.join(_LENGTHS)}, arrival_s")
-    if not 0 < len(table) <= MAX_ROWS:
-        raise InputError(f"{path}: {len(table)} rows; accepted: 1 to {MAX_ROWS}")
+    twice = [name for name in ("arrival_s", *_LENGTHS, *_CACHED) if f"{name}.1" in table]  # as pandas calls the second one
+    if twice:
+        raise InputError(f"{path}: column {twice[0]} is there twice; accepted: once")
     return table
 
 
@@ -142,12 +151,17 @@ def _column(table: pd.DataFrame, name: str, where: str, least: float, most: floa
     """A column as numbers within bounds; the first cell that is none is named."""
     import pandas as pd
 
-    numbers = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+    if not 0 < len(table) <= MAX_ROWS:
+        raise InputError(f"{where}: {len(table)} rows; accepted: 1 to {MAX_ROWS}")
+    column = table[name]
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+    if column.dtype.kind in "bO":
+        numbers = np.where([isinstance(value, bool) for value in column], np.nan, numbers)
     with np.errstate(invalid="ignore"):
         broken = np.flatnonzero(~((numbers >= least) & (numbers <= most)))
     if len(broken):
         row = int(broken[0])
-        raise _refused(where, name, row, table[name].iloc[row], f"a number from {least:g} to {most:g}")
+        raise _refused(where, name, row, column.iloc[row], f"a number from {least:g} to {most:g}")
     return np.asarray(numbers)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 
 from hwsim.catalogue import load_device, load_model
 from hwsim.cost import price
@@ -64,7 +65,7 @@ class Service:
         }  # fmt: skip
         for name, value in counts.items():
             most = MAX_REPLICAS if name in ("replicas", "disaggregate") else 100_000_000
-            if not 1 <= value <= most:
+            if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= value <= most:
                 raise InputError(f"{name}: {value}; accepted: a whole number from 1 to {most}")
         if sum(pools) > MAX_REPLICAS:
             raise InputError(f"disaggregate: {pools[0]}:{pools[1]}; accepted: at most {MAX_REPLICAS} replicas")

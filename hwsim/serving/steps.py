@@ -4,7 +4,8 @@ A step is one pass over chunks of prompts and decoding sequences. Its ops are of
 
 - ops of all tokens (linear layers, experts, norms, collectives): priced for 256 numbers of tokens in one call, and kept;
 - the head, which sees sequences instead of tokens: read from the same tables;
-- ops of prefilling or of decoding sequences (attention): priced for the step, or for n steps in a row as one array.
+- ops of one phase (attention): of prompts priced for the step; of decodes, which see only how many sequences read how many
+  cached tokens, for 1,024 numbers of these in one call, and kept.
 
 They are scheduled by the recurrence of engine/estimate.py, so a step takes what `estimate` says of the whole pass, to rounding
 (tested for every device). n steps in a row grow every context by one token each, and cost one call. What the host adds is
@@ -41,6 +42,8 @@ from hwsim.serving.host import Host
 
 Floats = NDArray[np.float64]
 BLOCK = 256  # numbers of tokens that are priced together
+READ = 1024  # numbers of cached tokens, for a number of sequences, whose reading is priced together
+KEPT = 4096  # of these blocks, 32 MB
 SPEND = 16_384  # steps whose energy is worked out together
 HEAD = "head"
 
@@ -74,6 +77,7 @@ class Steps:
     def __init__(self, context: Context, host: Host) -> None:
         self.context, self.host, self.device = context, host, context.device
         self.tables: dict[tuple[tuple[str, ...], int], _Table] = {}
+        self.read: dict[tuple[str, int, int], _Priced] = {}
         self.ran: list[_Run] = []
         self.waiting = 0  # steps in `ran`
         self.spent: dict[str, float] = {}
@@ -94,8 +98,9 @@ class Steps:
             whole = estimate(self._rows(step, n, first), self.device)
             self._add({name: float(np.sum(np.broadcast_to(joules, (n,)))) for name, joules in whole.joules().items()})
             return
-        seen = {window: self._extents(step, n, window) for window in self._windows}
-        self.ran.append(_Run(step.phases, step.tokens, step.sequences, n, seen))
+        prompts = {window: self._prefilling(step, window) for window in self._windows} if step.chunks else {}
+        read = {window: _read(step.contexts, n, window) for window in self._windows} if len(step.contexts) else {}
+        self.ran.append(_Run(step.phases, step.tokens, step.sequences, n, len(step.contexts), prompts, read))
         self.waiting += n
         if self.waiting > SPEND:
             self._spend()
@@ -113,13 +118,34 @@ class Steps:
 
     def _tabled(self, step: Step, n: int) -> Array:
         table, at = self._table(step.phases, step.tokens)
-        seconds: list[Array] = table.seconds[:, at].tolist()
-        queues = table.queues
-        for index, op in table.phased.items():
-            seen = self._extents(step, n, int(getattr(op, "window", 0)))[phase_of(op)]
-            seconds[index], queues[index] = self._alone(resized(op, seen))
+        phased = {index: self._phased(index, op, step, n) for index, op in table.phased.items()}
         head, of = self._table(("decode",), step.sequences)
-        return _latency(table.after, queues, seconds) + float(head.head[of])
+        return table.latency(at, phased) + float(head.head[of])
+
+    def _phased(self, index: int, op: Op, step: Step, n: int) -> _Priced:
+        """An op of one phase for n steps: of decodes by what they read, which is a whole number and so can be kept."""
+        window = int(getattr(op, "window", 0))
+        if phase_of(op) == "prefill":
+            return self._alone(resized(op, self._prefilling(step, window)))
+        read = _read(step.contexts, n, window)
+        return self._kept(op, len(step.contexts), read.astype(np.int64))
+
+    def _kept(self, op: Op, sequences: int, read: NDArray[np.int64]) -> _Priced:
+        """Seconds of a decoding op that reads so many cached tokens, out of blocks of READ such numbers."""
+        first, last = int(read[0]) // READ, int(read[-1]) // READ
+        blocks = [self._read_block(op, sequences, block) for block in range(first, last + 1)]
+        seconds = np.concatenate([block.seconds for block in blocks]) if last > first else blocks[0].seconds
+        return _Priced(np.asarray(seconds)[read - first * READ], blocks[0].queue)
+
+    def _read_block(self, op: Op, sequences: int, block: int) -> _Priced:
+        key = (op.name, sequences, block)
+        if key not in self.read:
+            if len(self.read) >= KEPT:
+                self.read.clear()
+            read = np.maximum(np.arange(block * READ, (block + 1) * READ, dtype=float), sequences)
+            priced = self._alone(resized(op, self._decoding(sequences, read)))
+            self.read[key] = _Priced(np.broadcast_to(priced.seconds, (READ,)), priced.queue)
+        return self.read[key]
 
     def _table(self, phases: tuple[str, ...], tokens: int) -> tuple[_Table, int]:
         """The table that holds this number of tokens, and where."""
@@ -133,36 +159,36 @@ class Steps:
         """Every op of a pass of so many tokens; those of one phase stand for themselves and are priced anew for every step."""
         part = tokens / (len(phases) * self.context.plan.dp)
         groups = {"prefill": Sequences(1.0, part, 0.0), "decode": Sequences(part, 1.0, 1.0)}
-        context = self.context
-        ops = lower(context.model, tuple(groups[phase] for phase in phases), context.precision, context.routing, context.job.mla)
+        context, routing = self.context, replace(self.context.routing, seed=None)  # drawn experts are never kept, launches are
+        ops = lower(context.model, tuple(groups[phase] for phase in phases), context.precision, routing, context.job.mla)
         rows = place(parallelize(ops, context.plan, self.device), self.device, self._somewhere)
         return _Table(tasks(rows, self.device), self.device)
 
     def _somewhere(self, op: Op, device: Device) -> Mapping[str, Array | Part]:
         return {able(op, device)[0]: ALL} if phase_of(op) else self.context.policy(op, device)
 
-    def _alone(self, op: Op) -> tuple[Array, str]:
+    def _alone(self, op: Op) -> _Priced:
         """Seconds of an op where the policy sends it, repetitions included, and its queue."""
         rows = place([op], self.device, self.context.policy)
-        seconds = sum(price(row.op, row.unit, self.device, row.home).alone_s * (op.repeat * row.share) for row in rows)
-        return seconds, rows[0].queue or rows[0].unit
+        seconds: Array = 0.0
+        for row in rows:
+            seconds = seconds + price(row.op, row.unit, self.device, row.home).alone_s * (op.repeat * row.share)
+        return _Priced(seconds, rows[0].queue or rows[0].unit)
 
     @cached_property
     def _windows(self) -> tuple[int, ...]:
         """Sliding windows of the network's layers, 0 for none."""
         return tuple(sorted({layer.attention.window or 0 for layer, _ in self.context.model.layers}))
 
-    def _extents(self, step: Step, n: int, window: int) -> dict[str, Extent]:
-        """What attention sees of each phase, for n steps; of one data-parallel rank."""
-        part, found = 1.0 / self.context.plan.dp, {}
-        if step.chunks:
-            groups = tuple(Sequences(part, float(new), float(past)) for new, past in step.chunks)
-            found["prefill"] = extent(groups, window or None)
-        if len(step.contexts):
-            read = part * _read(step.contexts, n, window)
-            many = part * len(step.contexts)
-            found["decode"] = Extent(many, many, read, read, read)
-        return found
+    def _prefilling(self, step: Step, window: int) -> Extent:
+        """What attention sees of the prompts of a step, of one data-parallel rank."""
+        part = 1.0 / self.context.plan.dp
+        return extent(tuple(Sequences(part, float(new), float(past)) for new, past in step.chunks), window or None)
+
+    def _decoding(self, sequences: Array, read: Floats) -> Extent:
+        """What attention sees of so many decoding sequences that read so many tokens, of one data-parallel rank."""
+        part = 1.0 / self.context.plan.dp
+        return Extent(part * sequences, part * sequences, part * read, part * read, part * read)
 
     # ---- energy ----------------------------------------------------------------------------------------------------------------
 
@@ -173,21 +199,25 @@ class Steps:
         self.ran, self.waiting = [], 0
 
     def _spend_on(self, phases: tuple[str, ...], runs: list[_Run]) -> None:
-        steps = np.array([run.steps for run in runs])
-        for kind, totals, head in (
-            (phases, [run.tokens for run in runs], False),
-            (("decode",), [r.sequences for r in runs], True),
-        ):
-            for total in set(totals):
-                times = float(steps[np.equal(totals, total)].sum())
-                table, at = self._table(kind, total)
-                self._add({name: float(joules[at]) * times for name, joules in table.joules(head).items()})
+        for run in runs:
+            self._spend_tabled(phases, run.tokens, run.steps, head=False)
+            self._spend_tabled(("decode",), run.sequences, run.steps, head=True)
         table, _ = self._table(phases, runs[0].tokens)
         for op in table.phased.values():
-            window = int(getattr(op, "window", 0))
-            self._add(
-                self._drawn_alone(resized(op, _joined([run.seen[window][phase_of(op)] for run in runs], steps)), table.many)
-            )
+            self._add(self._drawn_alone(resized(op, self._seen(op, runs)), table.many))
+
+    def _spend_tabled(self, phases: tuple[str, ...], total: int, steps: int, head: bool) -> None:
+        table, at = self._table(phases, total)
+        self._add({name: values[at] * steps for name, values in table.joules(head).items()})
+
+    def _seen(self, op: Op, runs: list[_Run]) -> Extent:
+        """What an op of one phase saw in all runs, a point for each step."""
+        window = int(getattr(op, "window", 0))
+        if phase_of(op) == "prefill":
+            seen = [run.prompts[window] for run in runs]
+            return Extent(*(np.array([getattr(one, name) for one in seen]) for name in Extent.__dataclass_fields__))
+        sequences = np.repeat([float(run.decoding) for run in runs], [run.steps for run in runs])
+        return self._decoding(sequences, np.concatenate([run.read[window] for run in runs]))
 
     def _drawn_alone(self, op: Op, many: float) -> dict[str, float]:
         """Joules per component of an op over all its points, where the policy sends it."""
@@ -214,14 +244,24 @@ class Steps:
 
 
 @dataclass(frozen=True, eq=False)
+class _Priced:
+    """Seconds of an op, and the queue that it takes them in."""
+
+    seconds: Array
+    queue: object
+
+
+@dataclass(frozen=True, eq=False)
 class _Run:
-    """`steps` steps in a row, as their energy needs them."""
+    """`steps` steps in a row, as their energy needs them: by window, what prompts see and what decodes read in each."""
 
     phases: tuple[str, ...]
     tokens: int
     sequences: int
     steps: int
-    seen: dict[int, dict[str, Extent]]
+    decoding: int
+    prompts: Mapping[int, Extent]
+    read: Mapping[int, Floats]
 
 
 class _Table:
@@ -237,13 +277,43 @@ class _Table:
         self.after = [task.after for task in self.body]
         self.queues: list[object] = [task.queue for task in self.body]
         self.launches = sum(task.row.op.launches * task.row.op.repeat for task in every if not task.row.op.rank)
-        self.known: dict[bool, dict[str, Floats]] = {}
+        self.known: dict[bool, dict[str, list[float]]] = {}
 
-    def joules(self, head: bool) -> dict[str, Floats]:
+    @cached_property
+    def in_series(self) -> bool:
+        """Whether every op waits for the one before it, as long as ops of one phase side by side share a queue."""
+        return all(
+            index - 1 in waits or {index - 1, index} <= self.phased.keys() or self._same_queue(index)
+            for index, waits in enumerate(self.after) if index
+        )  # fmt: skip
+
+    def _same_queue(self, index: int) -> bool:
+        return not {index - 1, index} & self.phased.keys() and self.queues[index] == self.queues[index - 1]
+
+    @cached_property
+    def others(self) -> list[float]:
+        """Seconds of all ops that are not of one phase, one after another, by number of tokens."""
+        total: list[float] = np.delete(self.seconds, list(self.phased), axis=0).sum(axis=0).tolist()
+        return total
+
+    def latency(self, at: int, phased: Mapping[int, _Priced]) -> Array:
+        """End of the last op of the body, given those of one phase."""
+        if self.in_series and len({one.queue for one in phased.values()}) == 1:
+            total: Array = self.others[at]
+            for one in phased.values():
+                total = total + one.seconds
+            return total
+        seconds: list[Array] = self.seconds[:, at].tolist()
+        queues = list(self.queues)
+        for index, one in phased.items():
+            seconds[index], queues[index] = one.seconds, one.queue
+        return _latency(self.after, queues, seconds)
+
+    def joules(self, head: bool) -> dict[str, list[float]]:
         """Joules per component of the head, or of all other ops that are not of one phase, over all devices."""
         if head not in self.known:
             every = self.last if head else [task for i, task in enumerate(self.body) if i not in self.phased]
-            self.known[head] = self._summed(every)
+            self.known[head] = {name: values.tolist() for name, values in self._summed(every).items()}
         return self.known[head]
 
     def _summed(self, every: list[Task]) -> dict[str, Floats]:
@@ -286,12 +356,3 @@ def _read(contexts: Floats, n: int, window: int) -> Floats:
         return float(contexts.sum()) + len(contexts) * np.arange(1.0, n + 1.0)
     grown = contexts[:, None] + np.arange(1.0, n + 1.0)
     return np.asarray(np.minimum(grown, window).sum(axis=0))
-
-
-def _joined(extents: list[Extent], steps: NDArray[np.int_]) -> Extent:
-    """The extents of all runs, a point for each step."""
-    joined = {}
-    for name in Extent.__dataclass_fields__:
-        values = [np.broadcast_to(getattr(one, name), (n,)) for one, n in zip(extents, steps.tolist(), strict=True)]
-        joined[name] = np.concatenate(values)
-    return Extent(**joined)

@@ -126,16 +126,6 @@ def saving_mean(chosen: Run) -> float:
     return 1 - float(np.mean(ratios(chosen, energy_per_token)))
 
 
-def tbt_reduction(chosen: Run) -> float:
-    """Mean relative reduction of the median time between tokens."""
-    return 1 - float(np.mean(ratios(chosen, decode_stage)))
-
-
-def tbt_wins(chosen: Run) -> float:
-    """1 when the median time between tokens is lower in every case."""
-    return float(max(ratios(chosen, decode_stage)) < 1)
-
-
 def best_of_all(chosen: Run) -> float:
     """1 when `system` has the highest throughput of all `against`, in every case."""
     return float(all(min(ratios(_with(chosen, over=other))) >= 1 for other in chosen.args["against"]))
@@ -157,22 +147,6 @@ def saving_trend(chosen: Run) -> float:
     stays = np.ptp(by_batch["glam-143b"]) < np.ptp(by_batch["mixtral-8x7b"]) / 2
     grows = all(np.all(np.diff(table.mean(axis=0)) > 0) for table in saved.values())
     return float(falls and stays and grows)
-
-
-def mixed_about_equal(chosen: Run) -> float:
-    """1 when mixed stages take as long to a tenth in every case."""
-    return float(np.max(np.abs(np.array(ratios(chosen, mixed_stage)) - 1)) <= 0.1)
-
-
-def tail_crossover(chosen: Run) -> float:
-    """1 when the slowest tenth of tokens take less time than on the other system at the smallest batch, more at the largest."""
-    few, many = (_with(chosen, batches=[batch]) for batch in (min(chosen.args["batches"]), max(chosen.args["batches"])))
-    return float(ratios(few, slowest_tenth)[0] < 1 < ratios(many, slowest_tenth)[0])
-
-
-def slowest_tenth(chosen: Run) -> float:
-    """The 90th percentile of the time between tokens: a mixed stage where more than a tenth of the stages are."""
-    return mixed_stage(chosen) if _mixed_share(chosen) > 0.1 else decode_stage(chosen)
 
 
 # ---- the paper's arithmetic ----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import cache
 
 import pytest
 
@@ -10,10 +11,12 @@ from hwsim.catalogue import names, root
 from hwsim.claim import Run
 from hwsim.reproduce import check
 
+checked = cache(check)  # each study once in a process
+
 
 @pytest.fixture(scope="module", params=names("studies"))
 def report(request):
-    return check(request.param)
+    return checked(request.param)
 
 
 def test_every_row_is_as_its_file_says(report):
@@ -25,7 +28,7 @@ def test_what_is_not_reproduced_has_a_reason(report):
 
 
 def test_orderings_hold_exactly_and_counting_rows_to_one_percent():
-    for verdict in check("duplex").verdicts:
+    for verdict in checked("duplex").verdicts:
         if verdict.unit == "bool" and verdict.verdict == "reproduced":
             assert verdict.simulated == verdict.published
         if verdict.metric in ("area", "batch_size", "capacity") and verdict.verdict == "reproduced":
@@ -34,7 +37,7 @@ def test_orderings_hold_exactly_and_counting_rows_to_one_percent():
 
 
 def test_duplex_headlines():
-    found = {verdict.id: verdict for verdict in check("duplex").verdicts}
+    found = {verdict.id: verdict for verdict in checked("duplex").verdicts}
     for name, tolerance in (("throughput.pe_et.max", 0.1), ("throughput.pe_et.avg", 0.1), ("energy.avg_saving", 0.1)):
         error = found[f"duplex.{name}"].error
         assert error is not None

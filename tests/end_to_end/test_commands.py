@@ -145,7 +145,7 @@ def test_check_fails_when_the_file_is_no_longer_true(tmp_path, change):
 
 def test_help_names_every_command():
     out = hwsim("--help")[1]
-    assert all(command in out for command in ("run", "compare", "roofline", "check", "list", "show"))
+    assert all(command in out for command in ("run", "serve", "compare", "roofline", "check", "list", "show"))
 
 
 def test_the_example_config_is_the_one_in_models():

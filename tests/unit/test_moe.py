@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwsim.errors import InputError
-from hwsim.lowering.moe import Routing, chosen_probability, read_routing, sampled_counts, stream
+from hwsim.lowering.moe import Routing, chosen_probability, drawn_counts, read_routing, sampled_counts, stream
 from hwsim.op import Experts
 
 
@@ -91,3 +91,11 @@ def test_ranks_of_a_skewed_layer_each_have_their_own_load():
 def test_ranks_with_equal_loads_are_one_op():
     (rank,) = experts(64.0, chosen_probability(8, 2, 0.0)).dealt(4)
     assert (rank.experts, rank.stands_for, float(rank.pairs)) == (2, 1.0, 32.0)
+
+
+def test_many_draws_at_once_are_many_one_by_one():
+    rngs = [stream(1, "expert_routing", draw) for draw in (5, 6, 7)]
+    at_once = drawn_counts(9.0, 16, 2, Routing(seed=1, draw=5, draws=3), rngs)
+    for column, draw in zip(at_once.T, (5, 6, 7), strict=True):
+        alone = drawn_counts(9.0, 16, 2, Routing(seed=1, draw=draw), [stream(1, "expert_routing", draw)])
+        assert column.tolist() == alone.tolist()
