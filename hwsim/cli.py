@@ -357,6 +357,7 @@ def check(
 def validate(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Measured tables.")],
     arch: Annotated[Path | None, typer.Option(metavar="DIR", help="Device files to look in first.")] = None,
+    serving: Annotated[bool, typer.Option("--serving", help="Simulate serving_e2e too: about a second a row.")] = False,
     report: Report = None,
     as_json: AsJson = False,
 ) -> None:
@@ -364,7 +365,7 @@ def validate(
     from hwsim.fit.validate import points
     from hwsim.fit.validate import validate as validate_tables
 
-    document = validate_tables(folder, arch)
+    document = validate_tables(folder, arch, _say if serving else None)
     if report is not None:
         from hwsim.files import write_text
         from hwsim.report.predicted import predicted_page
@@ -377,6 +378,13 @@ def validate(
 
     _print(validation_table(document))
     _print_written(report)
+
+
+def _say(text: str) -> None:
+    """One line on a terminal, written over by the next; nothing elsewhere."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{text[:100]}")
+        sys.stderr.flush()
 
 
 @app.command()

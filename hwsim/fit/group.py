@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from hwsim.device import Device
 
+Progress = Callable[[str], None]
+
 
 @dataclass(frozen=True, eq=False)
 class Group:
@@ -22,7 +24,8 @@ class Group:
     `report` is the family that reports name, where it is not the kernel's. A family without kernel models has rows but no error;
     rows of a number format that nobody knows have no family at all (`counted`).
     `subset` says which rows of the table a reader keeps, where it is not all. Rows of many kernels have a `price`: seconds of
-    every row on a device, None where that has no model for them; they are never fitted.
+    every row on a device, None where that has no model for them; they are never fitted. Rows that take minutes are `simulated`
+    instead, only when that is asked for; a row that cannot be is NaN.
     """
 
     table: str
@@ -40,6 +43,7 @@ class Group:
     report: str = ""
     subset: str = "all"
     price: Callable[[Device], NDArray[np.float64] | None] | None = None
+    simulated: Callable[[Device, Progress], NDArray[np.float64]] | None = None
 
     @property
     def rows(self) -> int:

@@ -18,7 +18,9 @@ from hwsim.fit.group import Group
 from hwsim.fit.size import fits
 
 _LARGEST = 1e15
-_MAY_BE_ZERO = frozenset({"window", "resident", "quantised", "load", "count", "ops", "rows", "bytes"})
+_MAY_BE_ZERO = frozenset(
+    {"window", "resident", "quantised", "load", "count", "ops", "rows", "bytes", "arrival", "queue", "decode"}
+)
 _MAY_BE_ENDLESS = frozenset({"scaled", "copies"})
 
 

@@ -2,7 +2,8 @@
 
 A device that is not known, or has no kernel model for the rows, is a line with its number of rows and no error; so is a number
 format that is not known. Rows that a table's reader names as excluded (a fallback kernel, an eager launch) are reported with and
-without. Watts are reported as energy too: the same errors row by row, whose `bias` is that of the sum over all rows.
+without. Rows that take minutes to simulate are priced only where somebody listens (`say`). Watts are reported as energy too: the
+same errors row by row, whose `bias` is that of the sum over all rows.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from hwsim.device import Device
 from hwsim.errors import HwsimError, InputError
 from hwsim.fit.devices import finder
 from hwsim.fit.error import errors
-from hwsim.fit.group import Group
+from hwsim.fit.group import Group, Progress
 from hwsim.fit.read import groups, known_tables, readers
 from hwsim.kernels.chip import Chip
 from hwsim.kernels.sets import KernelSet, choose, kernel
@@ -28,15 +29,15 @@ from hwsim.kernels.sets import KernelSet, choose, kernel
 REPORTED = {"attention_decode": "decode", "attention_prefill": "prefill", "mla_decode": "mla", "mla_prefill": "mla"}
 
 
-def validate(folder: Path, arch: Path | None = None) -> dict[str, Any]:
-    """The JSON document of `hwsim validate`; devices are looked up in the folder `arch` first.
+def validate(folder: Path, arch: Path | None = None, say: Progress | None = None) -> dict[str, Any]:
+    """The JSON document of `hwsim validate`; devices are looked up in the folder `arch` first. `say` is told how far it is.
 
     InputError for a folder without a table that is known.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: not a folder; accepted: a folder of measured tables (.parquet, .csv)")
     device_of = finder(arch)
-    rows = [row for path in known_tables(folder) for group in groups(path) for row in _lines(group, device_of(group.device))]
+    rows = [row for path in known_tables(folder) for group in groups(path) for row in _lines(group, device_of(group.device), say)]
     if not rows:
         raise InputError(f"{folder}: holds no table that is known; accepted: {', '.join(sorted(readers()))}")
     return {"rows": rows}
@@ -113,15 +114,19 @@ def _arguments(group: Group, chip: Chip) -> Mapping[str, Any]:
     return rest | {"filled": np.minimum(group.arguments["tiles"] / chip.sms, 1.0)}
 
 
-def _lines(group: Group, device: Device | None) -> Iterator[dict[str, Any]]:
+def _lines(group: Group, device: Device | None, say: Progress | None) -> Iterator[dict[str, Any]]:
     line = {
         "table": group.table, "device": device.name if device else None, "source_device": group.device,
         "family": _reported(group), "kernel": group.family, "stack": group.stack,
         "dtype": group.dtype, "quantity": group.quantity, "subset": group.subset, "n": group.rows, "mape": None,
     }  # fmt: skip
-    found = predicted(group, device) if device else None
+    found = _found(group, device, say) if device else None
     if found is None:
         yield line
+        return
+    if group.simulated and not np.isfinite(found).all():
+        yield line
+        yield from _fitting(group, line, found)
         return
     yield line | errors(found, group.measured)
     if group.quantity == "power":
@@ -129,6 +134,20 @@ def _lines(group: Group, device: Device | None) -> Iterator[dict[str, Any]]:
     for name, out in group.excluded.items():
         if not out.all() and (out.any() or not name.startswith("without")):  # a threshold is stated even where all rows pass
             yield line | {"subset": name, "n": int(np.count_nonzero(~out))} | errors(found[~out], group.measured[~out])
+
+
+def _found(group: Group, device: Device, say: Progress | None) -> NDArray[np.float64] | None:
+    if group.simulated is None:
+        return predicted(group, device)
+    return group.simulated(device, say) if say else None
+
+
+def _fitting(group: Group, line: Mapping[str, Any], found: NDArray[np.float64]) -> Iterator[dict[str, Any]]:
+    """The rows that could be simulated."""
+    fits = np.isfinite(found)
+    if fits.any():
+        without = {"subset": "without rows that cannot be served", "n": int(np.count_nonzero(fits))}
+        yield {**line, **without, **errors(found[fits], group.measured[fits])}
 
 
 def _summed(found: NDArray[np.float64], group: Group) -> float:

@@ -18,7 +18,7 @@ from hwsim.report.figure import GRID, INK, decades, safe, styled
 from hwsim.report.page import Figure, Section, Sheet, page
 from hwsim.report.palette import component_colours
 
-_UNITS = {"latency": "s", "power": "W"}
+_UNITS = {"latency": "s", "ttft": "s", "tpot": "s", "e2e": "s", "power": "W"}
 
 
 def predicted_page(points: pd.DataFrame, document: Mapping[str, Any]) -> str:

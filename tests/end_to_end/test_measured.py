@@ -315,6 +315,32 @@ def test_no_machine_beats_its_bound():
     assert priced == 38
 
 
+@pytest.mark.skipif(not MEASURED.is_dir(), reason=f"measured tables are not at {MEASURED}; set HWSIM_DATA")
+def test_requests_that_vllm_served_stay_within_their_error(tmp_path):
+    """Bounds of our own, on means. Qwen3's experts are too slow in the simulation (docs/serving.md) and have no bound."""
+    shutil.copy(MEASURED / "vllm_requests_e2e.csv", tmp_path)
+    rows = pd.DataFrame(document("validate", str(tmp_path))["rows"])
+    assert set(rows["n"]) == {300}
+    dense = rows[rows["stack"].str.contains("Llama-3.1-8B")].set_index(["device", "quantity"])["mape"]
+    assert len(dense) == 6
+    for quantity, bound in (("ttft", 0.10), ("tpot", 0.05), ("e2e", 0.07)):
+        assert dense["rtx-pro-6000", quantity] < bound
+    assert dense["rtx-4090"].max() < 0.12
+
+
+def test_servers_are_simulated_when_asked(tmp_path):
+    row = {
+        "gpu": "h200", "fw": "vllm", "model": "gpt2", "precision": "bf16", "gemm_quant_mode": "", "mode": "agg",
+        "isl": 64, "osl": 8, "concurrency": 2, "tp_size": 1, "pp_size": 1, "attention_dp_size": 1, "moe_tp_size": 1,
+        "moe_ep_size": 1, "ttft_s": 0.01, "tpot_s": 0.002,
+    }  # fmt: skip
+    pd.DataFrame([row, row | {"concurrency": 4}]).to_csv(tmp_path / "serving_e2e.csv", index=False)
+    assert [row["mape"] for row in document("validate", str(tmp_path))["rows"]] == [None, None]
+    found = document("validate", str(tmp_path), "--serving")["rows"]
+    assert [row["n"] for row in found if row["mape"] is not None] == [2, 2]
+    assert document("validate", str(tmp_path), "--serving")["rows"] == found
+
+
 def test_the_report_draws_each_family_and_needs_no_network(tmp_path):
     data = tmp_path / "data"
     data.mkdir()

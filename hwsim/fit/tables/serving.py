@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hwsim.catalogue import known_model
 from hwsim.device import Device
 from hwsim.fit.group import Group, floats, split
-from hwsim.fit.server import pass_seconds
+from hwsim.fit.server import count, pass_seconds
 from hwsim.job import Job
 from hwsim.lowering.batch import Batch, decode, prefill
 from hwsim.lowering.model import Model
@@ -37,16 +37,9 @@ def splitwise_llm_power(table: pd.DataFrame) -> Iterator[Group]:
         for name, (measured, batch) in passes.items():
             yield Group(
                 "splitwise_llm_power", gpu, "serving", f"{model} tp={tp}", "fp16", measured, sizes, "fp16", "fp16", report=name,
-                price=_price(network, _devices(tp), batch) if network else None,
+                price=_price(network, count("tp", tp), batch) if network else None,
                 excluded={"without runs that were not one batch": apart} if apart.any() else {},
             )  # fmt: skip
-
-
-def _devices(tp: str) -> int:
-    """A column with a gap in it holds floats."""
-    if float(tp) != round(float(tp)):
-        raise ValueError(f"tp {tp}; accepted: a whole number of devices")
-    return int(float(tp))
 
 
 def _prompt(sizes: Mapping[str, _Floats]) -> Callable[[], Batch]:
