@@ -259,7 +259,8 @@ def goodput_figure(rates: Floats, goodput: Floats) -> go.Figure:
     """Requests per second within the objective, against those offered."""
     hover = [f"{value:.4g} of {rate:.4g} requests/s" for rate, value in zip(rates, goodput, strict=True)]
     figure = go.Figure(_dotted(rates, np.where(goodput > 0, goodput, np.nan), measure_colour("met"), "goodput", hover))
-    figure.add_trace(_bound([rates[0], rates[-1]], [rates[0], rates[-1]], "offered"))
+    along = np.linspace(rates[0], rates[-1], 60)  # a straight line only where both axes are alike
+    figure.add_trace(_bound(along.tolist(), along.tolist(), "offered"))
     low = float(min([rates[0], *goodput[goodput > 0]]))
     return styled(
         figure,
