@@ -142,7 +142,7 @@ class Cluster:
         ):
             room = pool.replicas[0].queue.room if pool else None
             if room and room.needed(tokens) > room.blocks:
-                return f"{tokens} tokens need {room.needed(tokens)} KV blocks of {room.size}; an engine has {room.blocks}"
+                return f"needs more KV blocks than the {room.blocks} of {room.size} tokens that an engine has"
         return ""
 
     def _submit(self, sequence: Sequence, pool: Pool, now: float) -> None:

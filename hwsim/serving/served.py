@@ -125,7 +125,7 @@ class Served:
 
     def to_dict(self, objective: Objective | None = None) -> dict[str, Any]:
         """The JSON document of `hwsim serve`."""
-        reasons = Counter(reason.split(";")[0] for reason in self.fates.rejected.values())
+        reasons = Counter(self.fates.rejected.values()).most_common(5)
         found = {
             "model": self.model, "arch": self.arch, "requests": len(self.requests), "completed": self.completed,
             "rejected": len(self.fates.rejected), "makespan_s": self.makespan_s,
@@ -136,7 +136,7 @@ class Served:
             "utilisation": self.utilisation, "kv_blocks": self.room.blocks, "kv_block_tokens": self.room.size,
             "kv_peak": float(self.steps["blocks"].max() / self.room.blocks) if len(self.steps) else 0.0,
             "preemptions": int(self.fates.preemptions.sum()), "steps": int(self.steps["steps"].sum()),
-            "reasons": [f"{count} requests: {reason}" for reason, count in reasons.most_common(5)], "notes": list(self.notes),
+            "reasons": [f"{count} request{'s' * (count > 1)}: {reason}" for reason, count in reasons], "notes": list(self.notes),
         }  # fmt: skip
         if objective is not None:
             found |= {"slo": str(objective), "slo_met": self.met(objective), "goodput": self.goodput(objective)}
