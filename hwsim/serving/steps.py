@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from hwsim.cost import drawn, price
 from hwsim.device import Device
-from hwsim.engine import estimate
+from hwsim.engine import Estimate, estimate
 from hwsim.engine.record import copies
 from hwsim.engine.tasks import Task, tasks
 from hwsim.host import Host, launches
@@ -83,6 +83,7 @@ class Steps:
         self.ran: list[_Run] = []
         self.waiting = 0  # steps in `ran`
         self.spent: dict[str, float] = {}
+        self.priced: tuple[Step, int, Estimate] | None = None  # with experts drawn: the step, how many of it, and their pass
 
     def seconds(self, step: Step, n: int = 1, first: int = 0) -> Floats:
         """Seconds of `n` steps in a row that start as `step`; only decoding sequences when n > 1.
@@ -96,8 +97,9 @@ class Steps:
     def ran_for(self, step: Step, n: int, first: int = 0) -> None:
         """Count the energy of the first `n` steps that start as `step`."""
         if self.context.routing.seed is not None:
-            whole = estimate(self._rows_of(step.chunks, 1.0 / self.context.plan.dp, step, n, first), self.device)
-            self._add({name: float(np.sum(np.broadcast_to(joules, (n,)))) for name, joules in whole.joules().items()})
+            planned, whole = self._mean_pass(step, n, first)
+            shares = {name: np.broadcast_to(joules, (planned,))[:n] for name, joules in whole.joules().items()}
+            self._add({name: float(np.sum(joules)) for name, joules in shares.items()})
             return
         part = 1.0 / self.context.plan.dp
         prompts = {window: _prefilling(step.chunks, window, part) for window in self._windows} if step.chunks else {}
@@ -245,7 +247,15 @@ class Steps:
     # ---- with experts drawn ----------------------------------------------------------------------------------------------------
 
     def _drawn(self, step: Step, n: int, first: int) -> Array:
-        return estimate(self._rows(step, n, first), self.device).latency_s
+        whole = estimate(self._rows(step, n, first), self.device)
+        self.priced = (step, n, whole) if self.context.plan.dp == 1 else None
+        return whole.latency_s
+
+    def _mean_pass(self, step: Step, n: int, first: int) -> tuple[int, Estimate]:
+        """A pass of the mean data-parallel rank and of how many steps it is: at least n, those that were just priced."""
+        if self.priced is not None and self.priced[0] is step and self.priced[1] >= n:
+            return self.priced[1:]
+        return n, estimate(self._rows_of(step.chunks, 1.0 / self.context.plan.dp, step, n, first), self.device)
 
     def _rows(self, step: Step, n: int, first: int) -> list[Row]:
         """All ops as the busiest data-parallel rank sees them; experts that are dealt over ranks with the tokens of all."""
