@@ -123,7 +123,9 @@ Concurrency = Annotated[
 ]
 NumRequests = Annotated[
     int | None,
-    typer.Option(parser=_whole, metavar="N", help="Default: 1000 drawn ones, or all of the file.", show_default=False),
+    typer.Option(
+        parser=_whole, metavar="N", help="Default: 1000 drawn ones, 4000 for a search, or all of the file.", show_default=False
+    ),
 ]
 Arrivals = Annotated[str | None, typer.Option(help="poisson, gamma:cv=2 or constant. Default: poisson.", show_default=False)]
 PromptDist = Annotated[

@@ -156,7 +156,8 @@ def _over_time(served: Served) -> Blocks:
     edges = start + np.linspace(0, served.makespan_s, _INTERVALS + 1)
     caption = f"Means over intervals of {shown.seconds(served.makespan_s / _INTERVALS)}."
     several = " All engines together." if served.instances > 1 else ""
-    sequences, waiting, blocks = (means_over(served.steps, column, edges) for column in ("sequences", "waiting", "blocks"))
+    sequences, blocks = (means_over(served.steps, column, edges) for column in ("sequences", "blocks"))
+    waiting = waiting_over(served, edges)
     processed = means_over(served.steps.assign(rate=_rate(served.steps)), "rate", edges)
     made = np.diff(tokens_until(served, edges)) / np.diff(edges)
     cache = blocks / (served.room.blocks * served.instances)
@@ -191,6 +192,14 @@ def means_over(steps: pd.DataFrame, column: str, edges: Floats) -> Floats:
         areas = np.column_stack((np.concatenate(([0.0], area[:-1])), area)).ravel()
         total += np.diff(np.interp(edges, times, areas)) / np.diff(edges)
     return total
+
+
+def waiting_over(served: Served, edges: Floats) -> Floats:
+    """Mean number of requests that have arrived and not begun, between `edges`."""
+    begun = ~np.isnan(served.fates.started_s)
+    arrived, started = served.fates.arrival_s[begun], served.fates.started_s[begun]
+    waited = [float((np.clip(when, arrived, started) - arrived).sum()) for when in edges]  # by all requests until then
+    return np.asarray(np.diff(waited) / np.diff(edges))
 
 
 def tokens_until(served: Served, times: Floats) -> Floats:

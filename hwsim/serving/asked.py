@@ -10,7 +10,7 @@ A load is one of
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from hwsim.serving.served import Served
 from hwsim.serving.service import Service, serve
 
 ARRIVALS, PROMPTS, OUTPUTS, MANY, PART = "poisson", "gaussian:mean=1024,sd=256", "gaussian:mean=256,sd=64", 1000, 0.99
+SEARCHED = 4000  # requests of a search: fewer keep rates that a longer load does not (hwsim/serving/capacity.py)
 _ANY_RATE = 1.0  # where a search begins that was given none
 _LONG = 15.0  # times that a request takes; of llama-3.1-8b on an h100, longer loads move the capacity by less than 1 %
 _UNUSED = ("phase", "batch", "prompt", "output", "sequences")  # settings of a job that requests replace
@@ -82,6 +83,11 @@ class Load:
         """Whether it says when requests start."""
         return self.rate is not None or self.concurrency is not None or self.timed
 
+    @property
+    def many(self) -> int:
+        """How many are drawn."""
+        return self.num_requests or (MANY if self.complete else SEARCHED)
+
     def requests(self) -> Requests:
         """The requests; at any rate where none is given."""
         if self.timed:
@@ -90,7 +96,7 @@ class Load:
         arrivals = self.arrivals or ARRIVALS
         if self.trace is None:
             prompts, outputs = self.prompt_dist or PROMPTS, self.output_dist or OUTPUTS
-            return drawn_requests(self.num_requests or MANY, rate, arrivals, prompts, outputs, self.seed)
+            return drawn_requests(self.many, rate, arrivals, prompts, outputs, self.seed)
         prompt, output = (column[: self.num_requests] for column in read_lengths(self.trace))
         self._enough(len(prompt))
         when = np.zeros(len(prompt)) if rate is None else arrival_times(len(prompt), rate, arrivals, self.seed)
@@ -99,7 +105,10 @@ class Load:
     def _traced(self) -> Requests:
         asked = read_trace(str(self.trace), self.num_requests)
         self._enough(len(asked))
-        return asked if self.rate is None else asked.at_rate(self.rate)
+        if self.rate is None:
+            return asked
+        note = f"arrivals of {self.trace} stretched from {asked.rate:.4g} to {self.rate:g} requests/s"
+        return replace(asked.at_rate(self.rate), notes=(*asked.notes, note))
 
     def _enough(self, there: int) -> None:
         if there < (self.num_requests or 0):
@@ -113,7 +122,7 @@ class Load:
 
     def settings(self) -> dict[str, str]:
         """Every number that makes the requests, for reports."""
-        found: dict[str, object] = {"requests": self.trace or self.num_requests or MANY}
+        found: dict[str, object] = {"requests": self.trace or self.many}
         if self.trace and self.num_requests:
             found["num-requests"] = self.num_requests
         if not self.trace:

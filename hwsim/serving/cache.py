@@ -20,16 +20,25 @@ from hwsim.quantity import show
 
 @dataclass(frozen=True)
 class Room:
-    """`blocks` of `size` tokens; a sequence never needs more than `span` tokens of it, 0 for no such bound."""
+    """`blocks` of `size` tokens; a sequence never needs more than `span` tokens of it, 0 for no such bound.
+
+    Data-parallel `ranks` hold equal parts of them and a sequence lives on one; their parts are taken as one pool otherwise.
+    """
 
     blocks: int
     size: int
     span: int = 0
+    ranks: int = 1
 
     def needed(self, tokens: int) -> int:
         """Blocks that hold so many tokens of one sequence."""
         kept = min(tokens, self.span) if self.span else tokens
         return -(-kept // self.size)
+
+    @property
+    def longest(self) -> int:
+        """Blocks that a single sequence can have."""
+        return self.blocks // self.ranks
 
     @property
     def tokens(self) -> int:
@@ -59,7 +68,7 @@ def room(context: Context, size: int, max_seqs: int, largest_step: int, fraction
             )
         if need:
             found.append(int(free // need))
-    return Room(min(found), size, span)
+    return Room(min(found), size, span, context.plan.dp)
 
 
 def _windowed(context: Context, max_seqs: int) -> dict[tuple[int, str], float]:

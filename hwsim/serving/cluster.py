@@ -141,8 +141,8 @@ class Cluster:
             (self.second, sequence.final_tokens),
         ):
             room = pool.replicas[0].queue.room if pool else None
-            if room and room.needed(tokens) > room.blocks:
-                return f"needs more KV blocks than the {room.blocks} of {room.size} tokens that an engine has"
+            if room and room.needed(tokens) > room.longest:
+                return f"needs more KV blocks than the {room.longest} of {room.size} tokens that an engine has for one"
         return ""
 
     def _submit(self, sequence: Sequence, pool: Pool, now: float) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from hwsim.serving.queue import Queue
 from hwsim.serving.steps import Floats, Step
 
-COLUMNS = ("start_s", "end_s", "steps", "sequences", "tokens", "waiting", "blocks")
+COLUMNS = ("start_s", "end_s", "steps", "sequences", "tokens", "blocks")
 
 
 class Log:
@@ -23,7 +23,7 @@ class Log:
 
     def steps(self, start: float, ends: Floats, step: Step, queue: Queue) -> None:
         """A run of steps; `queue` as it was when the last one ended, blocks of what leaves still taken."""
-        row = (start, float(ends[-1]), len(ends), step.sequences, step.tokens, len(queue.waiting), queue.used)
+        row = (start, float(ends[-1]), len(ends), step.sequences, step.tokens, queue.used)
         for column, value in zip(self.columns.values(), row, strict=True):
             column.append(value)
 

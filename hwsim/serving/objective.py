@@ -42,7 +42,10 @@ def read_objective(text: str) -> Objective:
         name, sign, value = (piece.strip() for piece in part.partition("="))
         if name not in NAMES or not sign or name in bounds:
             raise InputError(f"slo: {part[:40]!r}; accepted: {', '.join(f'{known}=TIME' for known in NAMES)}, each once")
-        bounds[name] = parse(value, "s")
+        try:
+            bounds[name] = parse(value, "s")
+        except InputError as error:
+            raise InputError(f"slo: {name}: {error}") from error
         if not 0 < bounds[name] < float("inf"):
             raise InputError(f"slo: {part[:40]!r}; accepted: a time above 0 such as 50ms")
     return Objective(bounds)

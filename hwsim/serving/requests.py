@@ -55,7 +55,7 @@ class Requests:
         if not 0 < rate < float("inf"):
             raise InputError(f"rate: {rate}; accepted: requests per second above 0")
         since = (self.arrival_s - self.arrival_s[0]) * (self.rate / rate)
-        return Requests(since, self.prompt, self.output, self.cached, (*self.notes, f"arrivals stretched to {rate:g} requests/s"))
+        return Requests(since, self.prompt, self.output, self.cached, self.notes)
 
 
 def make_requests(

@@ -11,7 +11,7 @@ Percentiles are those of NumPy's "linear" method; TBT's are weighted by how many
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -160,6 +160,16 @@ def _percentile(values: Floats, weights: Floats, percent: float) -> float:
     return float(low + (high - low) * (place - np.floor(place)))
 
 
+def _notes(context: Context, asked: Requests) -> Iterator[str]:
+    """What a reader should know: contexts beyond the network's own, pipelines that do not overlap."""
+    longest = context.model.max_context
+    over = int(np.count_nonzero(asked.prompt + asked.output > longest)) if longest else 0
+    if over:
+        yield f"{over} of the requests exceed the {longest} tokens that {context.model.name} was made for"
+    if context.plan.pp > 1:
+        yield "pipeline stages do one step after another; servers that keep several in flight get more out of them"
+
+
 def measured(context: Context, instances: int, asked: Requests, fates: Fates, cluster: Cluster, room: Room) -> Served:
     """Gather what the replicas logged; static power flows in all of them from the first arrival to the last token."""
     import pandas as pd
@@ -174,5 +184,5 @@ def measured(context: Context, instances: int, asked: Requests, fates: Fates, cl
     return Served(
         context.model.name, device.name, asked, fates, pd.DataFrame(columns),
         (np.concatenate([one for one, _ in gaps]), np.concatenate([many for _, many in gaps])), joules, room, instances,
-        (*context.model.notes, *asked.notes),
+        (*context.model.notes, *asked.notes, *_notes(context, asked)),
     )  # fmt: skip

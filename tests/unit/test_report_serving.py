@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hwsim.report.serving import cumulated, distribution_figure, means_over, percentiles_figure, tokens_until
+from hwsim.report.serving import cumulated, distribution_figure, means_over, percentiles_figure, tokens_until, waiting_over
+from hwsim.serving import Service, make_requests, serve
 
 
 def test_a_distribution_counts_its_weights():
@@ -59,3 +60,11 @@ def test_rates_at_which_nothing_was_completed_leave_a_gap():
     assert [trace.y[0] for trace in figure.data] == [1, 2, 30]
     assert all(np.isnan(trace.y[1]) for trace in figure.data)
     assert percentiles_figure(np.array([1.0]), [none], "TTFT", None).layout.yaxis.range[1] > 0
+
+
+def test_requests_that_wait_are_counted_from_arrival_to_their_first_step():
+    """One engine and one sequence at a time: each of three requests waits for those before it."""
+    served = serve("gpt2", "h100-ideal", make_requests([0.0, 0.0, 0.0], [8] * 3, [4] * 3), Service(max_seqs=1))
+    end = served.makespan_s
+    assert waiting_over(served, np.array([0.0, end / 3, 2 * end / 3, end])) == pytest.approx([2, 1, 0], abs=1e-6)
+    assert waiting_over(served, np.array([0.0, end]))[0] * end == pytest.approx(served.table["queue_s"].sum())

@@ -22,6 +22,7 @@ from hwsim.serving.capacity import capacity
 from hwsim.serving.drawn import arrival_times, lengths
 from hwsim.serving.objective import Objective, read_objective
 from hwsim.serving.served import _percentile
+from hwsim.serving.service import Engine
 
 FULL, WINDOW = (Layer(Attention(4, 2, 64, window=window), FeedForward(512)) for window in (None, 100))
 TOKEN = 2 * 2 * 64 * 2  # bytes of a layer: keys and values of 2 heads of 64, in 16 bits
@@ -211,3 +212,20 @@ def test_the_host_keeps_memory_from_the_cache():
         serve("gpt2", "h100-ideal", asked, Service(host=Host(reserved=size))).room.blocks for size in (0.0, 16 * 36_864 * 100.0)
     )
     assert plain - less == 100
+
+
+def test_a_sequence_lives_on_one_data_parallel_rank():
+    """Four ranks have room for four times as many tokens, and none of them for a sequence of more than a quarter."""
+    one, four = (Engine.of("llama-3.1-8b", device, Service(), Job(parallel=plan)).room for device, plan in
+                 (("h100-ideal", None), ("4x-h100-ideal", "dp=4")))  # fmt: skip
+    assert four.blocks == pytest.approx(4 * one.blocks, rel=0.02)
+    assert four.longest == four.blocks // 4
+    long = make_requests([0.0, 0.0], [one.tokens * 2, 100], [4, 4])
+    served = serve("llama-3.1-8b", "4x-h100-ideal", long, Service(), Job(parallel="dp=4"))
+    assert served.table["status"].tolist() == ["rejected", "completed"]
+
+
+def test_notes_tell_of_long_contexts_and_of_pipelines():
+    served = serve("gpt2", "2x-h100-ideal", make_requests([0.0, 1.0], [2000, 10], [4, 4]), Service(), Job(parallel="pp=2"))
+    assert any("1 of the requests exceed the 1024 tokens" in note for note in served.notes)
+    assert any("pipeline stages do one step after another" in note for note in served.notes)
