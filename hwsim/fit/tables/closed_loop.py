@@ -75,7 +75,7 @@ def _simulated(what: tuple[str, str, str], rows: pd.DataFrame, asked: Sequence[_
     for place, quantity in enumerate(("ttft", "tpot")):
         yield Group(
             "serving_e2e", gpu, "serving", f"{stack} {quantity.upper()}", precision, floats(rows[f"{quantity}_s"]), sizes,
-            precision, precision, quantity=quantity, report="e2e", simulated=_column(times, place) if asked else None,
+            precision, precision, report="e2e", simulated=_column(times, place) if asked else None,
         )  # fmt: skip
 
 

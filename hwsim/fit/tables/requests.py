@@ -59,7 +59,7 @@ def _line(
         return
     yield Group(
         "vllm_requests_e2e", gpu, "serving", stack, dtype, np.full(len(values), values.mean()), {**sizes, quantity: values},
-        dtype, dtype, quantity=quantity, report="e2e", price=_price(means, quantity, len(values)) if means else None,
+        dtype, dtype, report="e2e", price=_price(means, quantity, len(values)) if means else None,
     )  # fmt: skip
 
 
