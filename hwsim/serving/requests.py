@@ -93,20 +93,20 @@ def read_lengths(path: str | Path) -> tuple[Ints, Ints]:
 
 def has_arrivals(path: str | Path) -> bool:
     """Whether a file is a trace rather than a list of lengths."""
-    return "arrival_s" in _table(Path(path))
+    return "arrival_s" in _table(Path(path), 1)
 
 
-def _table(path: Path) -> pd.DataFrame:
-    """The rows of a CSV or JSONL file, its columns checked."""
+def _table(path: Path, most: int = MAX_ROWS + 1) -> pd.DataFrame:
+    """The first rows of a CSV or JSONL file, its columns checked."""
     import pandas as pd
 
     try:
         if not path.is_file():
             raise InputError(f"{str(path)[:200]}: no such file; accepted: a CSV or JSONL file of requests")
         if path.suffix in (".jsonl", ".json"):
-            table = pd.read_json(path, lines=True, dtype=False, nrows=MAX_ROWS + 1, compression=None)
+            table = pd.read_json(path, lines=True, dtype=False, nrows=most, compression=None)
         else:
-            table = pd.read_csv(path, nrows=MAX_ROWS + 1, skipinitialspace=True, low_memory=False, compression=None)
+            table = pd.read_csv(path, nrows=most, skipinitialspace=True, low_memory=False, compression=None)
             if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first of them for a name of the row
                 raise ValueError("rows have more fields than the header")
     except (ValueError, OverflowError, OSError, pd.errors.ParserError) as error:
