@@ -77,14 +77,14 @@ class Replica:
     def _foreseen(self, now: float, until: float) -> int:
         """Steps until a sequence is done or blocks run out, and no more than are likely to run before `until`."""
         most = min(self.ahead, *(sequence.stop - sequence.generated for sequence in self.queue.running))
-        if self.pace and until - now < most * self.pace:
+        if not self.queue.waiting and self.pace and until - now < most * self.pace:
             most = max(1, min(most, int((until - now) / self.pace * 1.1) + 2))
         return self.queue.steps_with_room(most)
 
     def cut(self, now: float) -> float | None:
-        """Keep of the plan what has begun before `now`; when that ends, None where nothing changes."""
+        """Keep of the plan what has begun before `now`, when a sequence was submitted; when that ends, None for no change."""
         plan = self.planned
-        if plan is None or len(plan.ends) == 1:
+        if plan is None or len(plan.ends) == 1 or len(self.queue.waiting) > 1:  # behind one that cannot run it cannot either
             return None
         kept = int(np.searchsorted(plan.ends, now, side="left")) + 1
         if kept >= len(plan.ends):

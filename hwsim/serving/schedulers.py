@@ -70,7 +70,8 @@ def _running(queue: Queue) -> tuple[Batch, int, bool]:
     batch: Batch = []
     budget, preempted = queue.max_batched_tokens, False
     for sequence in tuple(queue.running):
-        new = min(sequence.left, budget)
+        left = sequence.left
+        new = left if left < budget else budget
         if new <= 0 or sequence.blocks == 0:  # no budget, or preempted by an older one
             continue
         while not queue.take(sequence, sequence.computed + new):
