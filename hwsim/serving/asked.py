@@ -219,7 +219,7 @@ def outcome(
     if goal is None or (load.complete and not goal.search):
         return Outcome(served(asked), load.concurrency, goal)
     found = capacity(asked, served, goal.objective, goal.part)
-    run = served(asked) if load.complete else found.best or found.tried[0][2]
+    run = served(asked) if load.complete else found.best or found.tried[-1][2]
     return Outcome(run, None, goal, found)
 
 
