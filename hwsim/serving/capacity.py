@@ -2,9 +2,9 @@
 
 A rate is kept when a part of all requests (0.99 by default: goodput as in DistServe, arXiv:2401.09670) meets the objective. The
 same requests arrive faster or slower: gaps are stretched, lengths stay, so that rates are compared on one sample. Rates are
-doubled until one fails, then halved between a kept and a failed one to 1 %; where the
-first one fails, a rate at which requests meet nobody tells whether any is kept. A longer sample keeps a lower rate, since
-its queue has longer to grow: of Llama-3.1-8B on an H100 300 requests keep 32 a second, 1,000 keep 23 and 4,000 or more 21.
+doubled until one fails, then halved between a kept and a failed one to 1 %; where the first one fails, a rate at which requests
+meet nobody tells whether any is kept. A longer sample keeps a lower rate, since its queue has longer to grow: of Llama-3.1-8B on
+an H100 300 requests keep 32 a second, 1,000 keep 23 and 4,000 or more 21.
 """
 
 from __future__ import annotations
