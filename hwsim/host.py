@@ -3,7 +3,8 @@
     step = max(seconds of the pass, [where there is no graph] `launch` x kernels) + `step` + `sequence` x sequences           [s]
 
 A pass over decoding sequences alone runs as a graph, unless the software has none (`graphs` false: eager); one with prompts is
-launched kernel by kernel, and a host that cannot keep up decides. Kernels are counted by `Op.launches`.
+launched kernel by kernel, and a host that cannot keep up decides. Kernels are counted by `Op.launches`; data-parallel ranks have
+hosts of their own.
 
 These numbers belong to a software stack, not to a device. Serving takes those of the stack where a device's kernels were
 measured; an "-ideal" device or an accelerator has no host unless one is named, and neither has a single run. Left out: host

@@ -205,8 +205,7 @@ class Context:
     def _hosted(self, rows: Sequence[Row], batch: Batch, busy: Array) -> Array:
         """Seconds that the host adds to a pass that takes the device `busy` seconds."""
         prompts = any(bool(np.any(np.asarray(group.new) > 1)) for group in batch)
-        every = sequences(batch) * self.plan.dp
-        return self.host.seconds(busy, launches(row.op for row in rows), every, prompts) - busy
+        return self.host.seconds(busy, launches(row.op for row in rows), sequences(batch), prompts) - busy
 
     def _check_last_step(self) -> None:
         """Refuse at once what would run out of memory on the way."""

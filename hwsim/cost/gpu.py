@@ -115,7 +115,7 @@ def _in_a_graph(chosen: KernelSet, launches: int, device: Device) -> KernelSet:
     plain = choose(device.kernels["gemm"], device.stack, "bf16")
     if not launches or plain is None:
         return chosen
-    key = ("in a graph", id(chosen))
+    key = ("in a graph", id(chosen), launches)
     if key not in device.remembered:
         quantised = {"passes": 0.0, "row": 0.0} if launches == 1 else {}
         launch = min(chosen.parameters["launch"], launches * plain.parameters["launch"])

@@ -105,6 +105,10 @@ class Load:
     def _traced(self) -> Requests:
         asked = read_trace(str(self.trace), self.num_requests)
         self._enough(len(asked))
+        if self.concurrency is not None:
+            return replace(
+                asked, notes=(*asked.notes, f"arrival times of {self.trace} are not used: requests follow on each other")
+            )
         if self.rate is None:
             return asked
         note = f"arrivals of {self.trace} stretched from {asked.rate:.4g} to {self.rate:g} requests/s"

@@ -27,6 +27,11 @@ class Queue:
     prefix_caching: bool = True
     preempted: deque[Sequence] = field(default_factory=deque)  # those of whom the cache still has something, oldest first
 
+    @property
+    def chunk(self) -> int:
+        """Most tokens of one sequence in a step: a prompt runs on one data-parallel rank."""
+        return self.max_batched_tokens // self.room.ranks
+
     def computed(self, sequence: Sequence) -> int:
         """Tokens that need no computing when a waiting sequence starts: what it brought along, or what the cache still has."""
         found = max(sequence.cached, sequence.kept * self.room.size) if self.prefix_caching else 0

@@ -27,9 +27,10 @@ Scheduler = Callable[[Queue], Batch]
 def chunked(queue: Queue) -> Batch:
     """Decodes and chunks of prompts together, up to `max_batched_tokens`."""
     batch, budget, preempted = _running(queue)
+    chunk = queue.chunk
     while not preempted and queue.waiting and budget > 0 and len(queue.running) < queue.max_seqs:
         sequence = queue.waiting[0]
-        new = min(queue.left(sequence), budget)
+        new = min(queue.left(sequence), budget, chunk)
         if not queue.admit(queue.computed(sequence) + new):
             break
         batch.append((sequence, new))
@@ -68,10 +69,10 @@ def prefill_first(queue: Queue) -> Batch:
 def _running(queue: Queue) -> tuple[Batch, int, bool]:
     """What runs goes on, oldest first; the budget that is left, and whether anything was preempted for it."""
     batch: Batch = []
-    budget, preempted = queue.max_batched_tokens, False
+    budget, chunk, preempted = queue.max_batched_tokens, queue.chunk, False
     for sequence in tuple(queue.running):
         left = sequence.left
-        new = left if left < budget else budget
+        new = 1 if left == 1 and budget else min(left, budget, chunk)
         if new <= 0 or sequence.blocks == 0:  # no budget, or preempted by an older one
             continue
         while not queue.take(sequence, sequence.computed + new):

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 
@@ -34,6 +33,7 @@ MAX_REPLICAS = 4096
 class Service:
     """How requests are served, as a user types it.
 
+    `max_seqs` and `max_batched_tokens` are limits of each data-parallel rank, as in vLLM.
     `kv_fraction` of a device's memory holds weights, activations and cache; `concurrency` closes the loop; `disaggregate` is
     (replicas that prefill, replicas that decode). `host` names the software's overheads (arch/hosts/), by default those of the
     job's stack.
@@ -107,7 +107,7 @@ class Engine:
 
     context: Context
     service: Service
-    steps: Callable[[], Steps]
+    steps: Steps
     room: Room
 
     @classmethod
@@ -121,11 +121,8 @@ class Engine:
         if context.plan.microbatches > 1:
             raise InputError("parallel: microbatches divide one large batch; accepted: tp, pp, dp and ep")
         host = host_of(context.device, service.host or job.host)
-        space = room(
-            context, service.block, service.max_seqs, service.max_batched_tokens, service.kv_fraction, float(host.reserved)
-        )
-        steps = Steps(context, host)
-        return cls(context, service, lambda: steps, space)
+        space = room(context, service.block, *_limits(service, context), service.kv_fraction, float(host.reserved))
+        return cls(context, service, Steps(context, host), space)
 
     def cluster(self) -> Cluster:
         """Fresh replicas."""
@@ -137,11 +134,14 @@ class Engine:
 
     def _pool(self, many: int) -> Pool:
         service, scheduler = self.service, read_scheduler(self.service.scheduler)
-        limits = (service.max_seqs, service.max_batched_tokens)
+        limits = _limits(service, self.context)
         queues = [Queue(self.room, *limits, prefix_caching=service.prefix_caching) for _ in range(many)]
-        return Pool(
-            tuple(Replica(self.steps(), queue, scheduler, service.ahead) for queue in queues), read_router(service.router)
-        )
+        return Pool(tuple(Replica(self.steps, queue, scheduler, service.ahead) for queue in queues), read_router(service.router))
+
+
+def _limits(service: Service, context: Context) -> tuple[int, int]:
+    """Sequences and tokens of a step of all data-parallel ranks of an engine together."""
+    return service.max_seqs * context.plan.dp, service.max_batched_tokens * context.plan.dp
 
 
 def host_of(device: Device, named: str | Host | None) -> Host:

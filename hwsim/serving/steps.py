@@ -92,7 +92,8 @@ class Steps:
         """
         on_gpu = self._drawn(step, n, first) if self.context.routing.seed is not None else self._tabled(step, n)
         kernels = self._table(step.phases, step.tokens)[0].launches if self.host.launch else 0
-        return np.broadcast_to(self.host.seconds(on_gpu, kernels, step.sequences, bool(step.chunks)), (n,))
+        sequences = self._busiest(step).sequences / self.context.plan.dp
+        return np.broadcast_to(self.host.seconds(on_gpu, kernels, sequences, bool(step.chunks)), (n,))
 
     def ran_for(self, step: Step, n: int, first: int = 0) -> None:
         """Count the energy of the first `n` steps that start as `step`."""

@@ -214,7 +214,7 @@ def engine(case: Case) -> Engine:
     made = Engine.of(case.model, device, service, Job(weights="fp16", kv="fp16", set=reached))  # room for expected loads
     context = Context(made.context.model, made.context.device, replace(made.context.job, seed=case.seed))
     steps = _Stages(context, Host())
-    return replace(made, context=context, steps=lambda: steps)
+    return replace(made, context=context, steps=steps)
 
 
 @lru_cache(maxsize=256)

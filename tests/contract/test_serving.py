@@ -54,13 +54,18 @@ def whole(context: Context, step: Step, past: int):
     return estimate(context.rows(tuple(batch)), context.device)
 
 
+def dealt(context: Context, step: Step) -> list[tuple[int, int]]:
+    """Chunks of the data-parallel rank with most prompt tokens."""
+    ranks = context.plan.dp
+    return max((step.chunks[rank::ranks] for rank in range(ranks)), key=lambda chunks: sum(new for new, _ in chunks))
+
+
 def slowest(context: Context, step: Step, past: int):
     """`estimate` of the data-parallel rank with most prompt tokens; experts that are dealt over ranks with the tokens of all."""
     ranks, mean = context.plan.dp, whole(context, step, past)
     if ranks == 1 or not step.chunks:
         return mean
-    dealt = max((step.chunks[rank::ranks] for rank in range(ranks)), key=lambda chunks: sum(new for new, _ in chunks))
-    batch = [Sequences(1.0, float(new), float(before)) for new, before in dealt]
+    batch = [Sequences(1.0, float(new), float(before)) for new, before in dealt(context, step)]
     batch += [Sequences(1.0 / ranks, 1.0, before + past) for before in step.contexts.tolist()]
     rows = context.rows(tuple(batch))
     experts = {task.row.op.name: task.row for task in mean.tasks if task.row.op.kind == "experts" and context.plan.ep > 1}
@@ -80,7 +85,8 @@ def check(model: str, device: str, job: Job | None = None) -> None:
         for past in range(n):
             pass_ = whole(context, step, past)
             latency = float(slowest(context, step, past).latency_s)
-            assert seconds[past] == pytest.approx(latency + 1e-3 + 1e-5 * step.sequences, rel=1e-9)
+            sequences = len(dealt(context, step)) + len(step.contexts) / context.plan.dp
+            assert seconds[past] == pytest.approx(latency + 1e-3 + 1e-5 * sequences, rel=1e-9)
             for name, value in pass_.joules().items():
                 joules[name] = joules.get(name, 0.0) + float(value)
     spent = steps.joules()

@@ -379,3 +379,9 @@ def test_files_that_say_otherwise_are_refused(tmp_path):
     lengths = trace(tmp_path, (256, 8), columns="prompt_tokens,output_tokens")
     assert "no requests" in refused("serve", *SMALL, "--requests", lengths)
     assert "an encoder" in refused("serve", "bert-base", "h100-ideal", *ONE)
+
+
+def test_a_closed_loop_says_that_it_does_not_use_arrival_times(tmp_path):
+    file = trace(tmp_path, (0, 8, 2), (9, 8, 2))
+    assert any("arrival times" in note for note in served("--requests", file, "--concurrency", "1")["notes"])
+    assert not any("arrival times" in note for note in served("--requests", file)["notes"])

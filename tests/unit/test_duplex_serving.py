@@ -79,7 +79,7 @@ def test_a_prompt_runs_on_one_node(serving):
     """Two prompts of 256 tokens are dealt over the nodes, one of 512 keeps the other waiting; on one node they are alike."""
     contexts = np.full(62, 700.0)
     for arch, waits in (("8x-h100-ideal", False), ("16x-h100-ideal", True)):
-        steps = serving.engine(case(serving, model="glam-143b", arch=arch, batch=64, seed=1)).steps()
+        steps = serving.engine(case(serving, model="glam-143b", arch=arch, batch=64, seed=1)).steps
         one, two = (float(steps.seconds(Step(chunks, contexts))[0]) for chunks in ([(512, 0)], [(256, 0), (256, 0)]))
         assert (one > 1.03 * two) == waits
 

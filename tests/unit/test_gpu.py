@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hwsim.catalogue import load_device, load_model, names
-from hwsim.cost.gpu import called
+from hwsim.cost.gpu import _in_a_graph, called
 from hwsim.job import Job, estimated, run
 from hwsim.lowering.batch import decode, prefill
 from hwsim.lowering.transformer import lower
@@ -139,3 +139,12 @@ def test_a_generation_may_take_the_kernels_of_another_and_says_why():
     ada, rtx = (load_device(name).kernels["gemm"] for name in ("rtx-4090", "rtx-pro-6000"))
     assert [one.parameters for one in ada] == [one.parameters for one in rtx]
     assert all(one.fitted.startswith("not fitted on Ada") for one in ada)
+
+
+def test_a_set_that_stands_for_two_formats_is_launched_as_each_of_them():
+    """Where block scales have no set of their own they take fp8's, with a pass of their own, whichever was asked first."""
+    device = load_device("h200").with_stack("trtllm")
+    own = next(one for one in device.kernels["gemm"] if "fp8" in one.formats and "trtllm" in one.stacks)
+    first, second = (_in_a_graph(own, launches, device).parameters for launches in (1, 2))
+    assert first["passes"] == 0.0 < second["passes"]
+    assert first["launch"] < second["launch"]

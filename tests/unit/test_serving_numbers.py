@@ -229,3 +229,29 @@ def test_notes_tell_of_long_contexts_and_of_pipelines():
     served = serve("gpt2", "2x-h100-ideal", make_requests([0.0, 1.0], [2000, 10], [4, 4]), Service(), Job(parallel="pp=2"))
     assert any("1 of the requests exceed the 1024 tokens" in note for note in served.notes)
     assert any("pipeline stages do one step after another" in note for note in served.notes)
+
+
+def test_limits_are_those_of_each_data_parallel_rank():
+    """Four ranks serve what four replicas do, where all have the same number of requests and lengths."""
+    asked = make_requests([0.0] * 64, [100] * 64, [20] * 64)
+    ranks = serve("gpt2", "4x-h100-ideal", asked, Service(max_seqs=8), Job(parallel="dp=4"))
+    replicas = serve("gpt2", "h100-ideal", asked, Service(max_seqs=8, replicas=4))
+    assert ranks.makespan_s == pytest.approx(replicas.makespan_s, rel=1e-9)
+    assert ranks.steps["sequences"].max() == 4 * replicas.steps["sequences"].max() == 32
+
+
+def test_a_prompt_takes_no_more_of_a_step_than_its_rank_may():
+    """A prompt of 64 tokens in chunks of 16: four steps, whether other ranks are there or not."""
+    asked = make_requests([0.0], [64], [1])
+    for device, plan in (("h100-ideal", None), ("4x-h100-ideal", "dp=4")):
+        served = serve("gpt2", device, asked, Service(max_batched_tokens=16), Job(parallel=plan))
+        assert served.steps["tokens"].tolist() == [16] * 4
+
+
+def test_data_parallel_ranks_have_hosts_of_their_own():
+    asked = make_requests([0.0] * 8, [10] * 8, [11] * 8)
+    plain, slow = (
+        serve("gpt2", "4x-h100-ideal", asked, Service(host=host), Job(parallel="dp=4")).makespan_s
+        for host in (Host(), Host(step=1.0, sequence=0.5))
+    )
+    assert slow - plain == pytest.approx(11 * (1.0 + 0.5 * 2))  # two sequences a rank
