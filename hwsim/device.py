@@ -5,10 +5,10 @@ its own: {value: 0.82, assumed: "why", range: "what was tried"} or {value: ..., 
 Inside, every number is an SI float; any of them may be replaced by a NumPy array of design points (`Device.with_values`).
 
 Bandwidths are peaks of a datasheet; `efficiency` is the fraction that kernels reach and multiplies them. A unit draws at most
-`port` bytes/s from its memory; units of one memory share it. `policy` and `parallel` are how the machine is meant to be
-used, unless a job says otherwise. A link joins `reach` neighbouring devices and carries `bandwidth` in each direction at once.
-`count` equal devices joined by their links make a system. `kernels` are the fitted kernel models of the `generation`, `stack` is
-the software whose kernels run where several were measured.
+`port` bytes/s from its memory; units of one memory share it. `policy`, `parallel` and `compression` are how the machine is meant
+to be used, unless a job says otherwise. A link joins `reach` neighbouring devices and carries `bandwidth` in each direction at
+once. `count` equal devices joined by their links make a system. `kernels` are the fitted kernel models of the `generation`,
+`stack` is the software whose kernels run where several were measured.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ JoulesPerOp = Annotated[Array, _quantity("J/op", lambda x: x >= 0, "an energy su
 SquareMetres = Annotated[Array, _quantity("m**2", lambda x: x >= 0, "an area such as 3.02 mm^2")]
 Operand = Literal["weights", "activations", "kv"]
 Hertz = Annotated[Array, _quantity("Hz", lambda x: x > 0, "a clock such as 1830 MHz")]
+Number = Annotated[Array, _quantity("", lambda x: x >= 0, "a number, 0 or more")]
 Fraction = Annotated[Array, _quantity("", lambda x: (x > 0) & (x <= 1), "a fraction, above 0 and at most 1")]
 
 
@@ -102,6 +103,7 @@ class Unit(_Part):
     energy: Mapping[str, JoulesPerOp] = Field(default_factory=dict)
     area: Mapping[str, SquareMetres] = Field(default_factory=dict)
     homes: Mapping[Operand, str] = Field(default_factory=dict)
+    organisation: Mapping[str, Number] = Field(default_factory=dict)
     cores: Annotated[int, Field(ge=1)] | None = None
     clock: Hertz | None = None
     cache: Bytes | None = None
@@ -160,6 +162,23 @@ class Buffer(_Part):
     capacity: Bytes
 
 
+class Compression(_Part):
+    """How the mapping flow of a machine stores any network, unless a job says otherwise: number formats and what is left out.
+
+    `weights` are those of all linear layers, embedding and head included; `activations` also flow between layers. By matrix the
+    part of its weights that pruning keeps, and in `attention` the part of query-key pairs that prompts of a length compute.
+    """
+
+    weights: str
+    activations: str
+    kv: str
+    query_key: Fraction = 1.0
+    value: Fraction = 1.0
+    out: Fraction = 1.0
+    feed_forward: Fraction = 1.0
+    attention: Mapping[int, Fraction] = Field(default_factory=dict)
+
+
 class Device(_Part):
     """A device or, with `count` above one, a system of equal devices joined by their links."""
 
@@ -174,6 +193,7 @@ class Device(_Part):
     homes: Mapping[Operand, str] = Field(default_factory=dict)
     policy: str = "fastest"
     parallel: str = "auto"
+    compression: Compression | None = None
     kernels: Mapping[str, tuple[KernelSet, ...]] = Field(default_factory=dict, repr=False)
     stack: str = ANY
     static_power: Watts = 0.0
@@ -308,9 +328,8 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     first = _worst(error)
     path = ".".join(str(step) for step in first["loc"] if step not in ("[key]", "Run"))
     if first["type"] == "extra_forbidden":
-        fields = sorted(
-            {name for part in (kind, Memory, Unit, Link, Buffer) for name in part.model_fields} - {"provenance", "written"}
-        )
+        parts = (kind, Memory, Unit, Link, Buffer, Compression)
+        fields = sorted({name for part in parts for name in part.model_fields} - {"provenance", "written"})
         near = get_close_matches(str(first["loc"][-1]), fields, 1)
         return f"{path}: unknown field" + (f" (did you mean {near[0]!r}?)" if near else "")
     if first["type"] == "missing":

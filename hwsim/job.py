@@ -20,20 +20,20 @@ from typing import Literal, get_args
 import numpy as np
 
 from hwsim.catalogue import load_device, load_model
-from hwsim.device import Device
+from hwsim.device import Compression, Device
 from hwsim.engine import Estimate, estimate, simulate
 from hwsim.engine.record import delayed, summed
 from hwsim.errors import InputError
 from hwsim.formats import bits
 from hwsim.host import Host, launches, load_host
 from hwsim.lowering.batch import Batch, decode, mixed, prefill, sequences, tokens
-from hwsim.lowering.model import Model, Precision
+from hwsim.lowering.model import Model, Precision, Sparsity
 from hwsim.lowering.moe import Routing, read_routing
 from hwsim.lowering.transformer import Mla, lower
-from hwsim.op import Array
+from hwsim.op import Array, Op
 from hwsim.placement import Plan, Policy, Row, parallelize, place, read_policy
 from hwsim.placement.parallel import read_plan
-from hwsim.placement.policy import plan_of
+from hwsim.placement.policy import plan_of, rewriting
 from hwsim.trace import Trace
 
 Phase = Literal["prefill", "decode", "generate", "mixed"]
@@ -129,11 +129,12 @@ class Context:
         self.model, self.device, self.job = model, device, job
         policy = job.policy or device.policy
         self.policy = read_policy(policy) if isinstance(policy, str) else policy
-        plan = job.parallel or (plan_of(policy) if isinstance(policy, str) else None) or device.parallel
+        self.rewritten = rewriting(policy)
+        plan = job.parallel or plan_of(policy) or device.parallel
         self.plan = plan if isinstance(plan, Plan) else read_plan(plan, device, model.experts)
         met = self.plan.dp if self.plan.ep > 1 else 1
         self.routing = replace(read_routing(job.routing, job.seed if model.experts else None), replicas=met)
-        self.precision = chosen_precision(model, job)
+        self.precision = chosen_precision(model, job, device)
         self.host = Host() if job.host is None else load_host(job.host)
         if not model.causal and job.phase != "prefill":
             raise InputError(f"phase: {job.phase}; accepted for {model.name}, which is an encoder: prefill")
@@ -184,8 +185,11 @@ class Context:
 
     def rows(self, batch: Batch, routing: Routing | None = None) -> list[Row]:
         """The rows of one pass over `batch`, of one data-parallel replica."""
-        ops = lower(self.model, batch, self.precision, routing or self.routing, self.job.mla)
-        return place(parallelize(ops, self.plan, self.device), self.device, self.policy)
+        return self.placed(lower(self.model, batch, self.precision, routing or self.routing, self.job.mla), self.policy)
+
+    def placed(self, ops: list[Op], policy: Policy) -> list[Row]:
+        """`ops` on one representative device, rewritten as the job's policy does, where `policy` sends them."""
+        return place(self.rewritten(parallelize(ops, self.plan, self.device)), self.device, policy)
 
     def _part(self) -> int:
         """Sequences of one microbatch of one replica."""
@@ -236,9 +240,12 @@ class Context:
         return Trace(rows=tuple(rows), latency_s=now)
 
 
-def chosen_precision(model: Model, job: Job) -> Precision:
-    """The model's own formats, changed by what the job names. New weights alone are weight-only: activations stay 16 bit."""
-    precision = model.precision
+def chosen_precision(model: Model, job: Job, device: Device) -> Precision:
+    """The model's own formats, or those of a device that compresses, changed by what the job names.
+
+    New weights alone are weight-only: activations stay what flows between layers.
+    """
+    precision = compressed(device.compression) if device.compression else model.precision
     for name in (job.weights, job.activations, job.kv):
         if name is not None:
             bits(name)
@@ -247,3 +254,11 @@ def chosen_precision(model: Model, job: Job) -> Precision:
     if job.activations is not None:
         precision = replace(precision, activations=job.activations, everywhere=True)
     return replace(precision, kv=job.kv) if job.kv is not None else precision
+
+
+def compressed(by: Compression) -> Precision:
+    """Formats and sparsity of any network on a machine whose flow compresses it."""
+    attention = tuple(sorted((float(length), float(part)) for length, part in by.attention.items()))
+    kept = Sparsity(float(by.query_key), float(by.value), float(by.out), float(by.feed_forward), attention)
+    flowing = Precision(activations=by.activations, stream=by.activations, kv=by.kv, everywhere=True)
+    return replace(flowing.with_weights(by.weights), head=by.weights, sparsity=kept)

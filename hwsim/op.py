@@ -119,6 +119,10 @@ class Gemm(Op):
     `tied` weights are resident with another op that uses the same ones. Of the n columns `kv_columns` are keys and values of
     `kv_heads` heads, which are copied rather than divided where there are more devices than heads. `joined`: partial sums are
     added to those of an op that `joins` it, and reduced with them.
+
+    `parts` are the weight matrices that stand side by side in the columns, as fractions of n (query, key and value; gate and up),
+    `kept` is the part of each one's weights that pruning left: what was pruned is neither stored nor multiplied. `epilogue`: ops
+    that work on the results before they leave the unit; their operations are not counted here.
     """
 
     math: ClassVar[Math] = "matmul"
@@ -133,11 +137,20 @@ class Gemm(Op):
     kv_columns: Array = 0.0
     kv_heads: int = 1
     joined: bool = False
+    parts: tuple[float, ...] = (1.0,)
+    kept: tuple[float, ...] = (1.0,)
+    epilogue: tuple[Elementwise, ...] = ()
 
     @cached_property
     def ops(self) -> Array:
-        """2 m n k, for each group."""
-        return 2.0 * self.groups * self.m * self.n * self.k
+        """2 m n k, for each group, of the weights that were kept."""
+        return 2.0 * self.groups * self.m * self.n * self.k * self.density
+
+    @property
+    def density(self) -> float:
+        """Part of the weights that pruning left."""
+        pruned = any(kept != 1.0 for kept in self.kept)
+        return sum(part * kept for part, kept in zip(self.parts, self.kept, strict=True)) if pruned else 1.0
 
     @cached_property
     def bytes(self) -> Mapping[str, Array]:
@@ -157,7 +170,7 @@ class Gemm(Op):
 
     @property
     def _weight_bytes(self) -> Array:
-        return self.groups * self.n * self.k * nbytes(self.weights)
+        return self.groups * self.n * self.k * nbytes(self.weights) * self.density
 
     @property
     def output_bytes(self) -> Array:
@@ -185,8 +198,9 @@ class AttentionOp(Op):
     afterwards (more than is read where a sliding window keeps all). Per KV head and token `kv_dim` elements are read: K and V,
     or the latent for absorbed MLA. `expanded`: K and V were rebuilt per head (MLA prefill) and are read as activations, while
     the cache holds `cache_width` elements. For MLA `latent` and `rope` are the widths of the latent and of the key that all heads
-    share, 0 for other attention. `window` is the sliding window, 0 for none. Left out: softmax's own operations (about
-    5 per pair and head on the vector unit).
+    share, 0 for other attention. `window` is the sliding window, 0 for none. `blocks` says which part of the query-key pairs a
+    block-sparse attention computes, as (context, part) with what lies between interpolated. Left out: softmax's own operations
+    (about 5 per pair and head on the vector unit).
     """
 
     math: ClassVar[Math] = "matmul"
@@ -207,11 +221,21 @@ class AttentionOp(Op):
     rope: int = 0
     kv: str = "bf16"
     expanded: bool = False
+    blocks: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def kept(self) -> Array:
+        """Part of the query-key pairs that is computed."""
+        if not self.blocks:
+            return 1.0
+        lengths, parts = np.transpose(self.blocks)
+        found = np.interp(np.asarray(self.kv_tokens / self.sequences), lengths, parts)
+        return float(found) if np.ndim(found) == 0 else found
 
     @cached_property
     def ops(self) -> Array:
-        """2 (qk_dim + v_dim) for each query-key pair and head."""
-        return 2.0 * self.pairs * self.heads * (self.qk_dim + self.v_dim)
+        """2 (qk_dim + v_dim) for each query-key pair and head that is computed."""
+        return 2.0 * self.pairs * self.kept * self.heads * (self.qk_dim + self.v_dim)
 
     @cached_property
     def bytes(self) -> Mapping[str, Array]:
@@ -369,12 +393,18 @@ class Experts(Op):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Elementwise(Op):
-    """Norms, rotary embedding, activations, residual adds: `read` + `written` elements and `work` operations per token."""
+    """Norms, rotary embedding, activations, residual adds: `read` + `written` elements and `work` operations per token.
+
+    `passes` is how many elements per token go through a unit that does one thing at a time (add, multiply, look up a function,
+    reduce); 0 where that is not known. `whole`: the first result needs all elements of a token (norms).
+    """
 
     tokens: Array
     read: Array
     written: Array
     work: Array
+    passes: Array = 0.0
+    whole: bool = False
 
     @cached_property
     def ops(self) -> Array:
@@ -392,7 +422,7 @@ class Elementwise(Op):
         return self.tokens * self.written * nbytes(self.stream)
 
     def _part(self, ways: int) -> dict[str, Any]:
-        return {"read": self.read / ways, "written": self.written / ways, "work": self.work / ways}
+        return {name: getattr(self, name) / ways for name in ("read", "written", "work", "passes")}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -28,6 +28,8 @@ SHARED = "shared"  # bound of a row that others slowed down
 class TraceRow:
     """One op on one unit. `bytes` per memory, `operands` per operand, `joules` per component; all totals.
 
+    `lanes` are busy seconds of the instruction units of a row that is a program, all repetitions included.
+
     Devices of a stage that do different work (expert-parallel ranks) have rows of their own; `stands_for` is their part of it.
     """
 
@@ -55,6 +57,7 @@ class TraceRow:
     method: str = ""
     block_start_s: float = 0.0
     block_end_s: float = 0.0
+    lanes: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -109,7 +112,7 @@ class Trace:
         return pd.DataFrame([_flat(row) for row in self.rows]).fillna(0.0)
 
     def sum(self, what: str, by: str | Sequence[str]) -> dict[Any, float]:
-        """Totals of "seconds", "op", "bytes" or "joules" by a row field, or by "memory", "operand" or "component".
+        """Totals of "seconds", "op", "bytes" or "joules" by a row field, or by "memory", "operand", "component" or "lane".
 
         Seconds are those of the mean device: rows of ranks that work side by side count by the part of the stage they stand for.
         """
@@ -122,11 +125,11 @@ class Trace:
         return {key: math.fsum(values) for key, values in totals.items()}
 
     def utilisation(self) -> dict[str, float]:
-        """Share of the run in which each unit was busy with a row, launch overheads included."""
-        busy = self.sum("seconds", by=("stage", "unit"))
+        """Share of the run in which each unit was busy with a row, launch overheads included; then of instruction units."""
         stages = 1 + max((row.stage for row in self.rows), default=0)
-        units = sorted({unit for _, unit in busy} - {STATIC})
-        return {unit: sum(v for (_, u), v in busy.items() if u == unit) / (stages * self.latency_s) for unit in units}
+        units, lanes = (self.sum("seconds", by=part) for part in ("unit", "lane"))
+        shares = {name: units[name] for name in sorted(units.keys() - {STATIC})} | {name: lanes[name] for name in sorted(lanes)}
+        return {name: busy / (stages * self.latency_s) for name, busy in shares.items()}
 
     def then(self, other: Trace) -> Trace:
         """This trace followed by another."""
@@ -177,7 +180,7 @@ class Trace:
         return str(self.table.to_html(max_rows=40))
 
 
-_INSIDE = {"memory": "bytes", "operand": "operands", "component": "joules"}
+_INSIDE = {"memory": "bytes", "operand": "operands", "component": "joules", "lane": "lanes"}
 
 
 def _parts(row: TraceRow, what: str, keys: Iterable[str]) -> list[tuple[str, float]]:
@@ -190,7 +193,7 @@ def _parts(row: TraceRow, what: str, keys: Iterable[str]) -> list[tuple[str, flo
 
 
 def _flat(row: TraceRow) -> dict[str, Any]:
-    plain = {name: getattr(row, name) for name in TraceRow.__slots__ if name not in ("bytes", "joules", "operands")}
+    plain = {name: getattr(row, name) for name in TraceRow.__slots__ if name not in ("bytes", "joules", "operands", "lanes")}
     plain |= {"seconds": row.seconds, "bytes": sum(row.bytes.values()), "joules": sum(row.joules.values())}
     plain |= {f"bytes.{memory}": value for memory, value in row.bytes.items()}
     return plain | {f"joules.{component}": value for component, value in row.joules.items()}
@@ -206,7 +209,7 @@ def _repetitions(row: TraceRow) -> Iterable[TraceRow]:
     first = row.block_start_s + (row.start_s - row.block_start_s) / n
     one = replace(
         row, op=row.op / n, bytes=_divided(row.bytes, n), joules=_divided(row.joules, n), operands=_divided(row.operands, n),
-        fixed_s=row.fixed_s / n, compute_s=row.compute_s / n, memory_s=row.memory_s / n, repeat=1,
+        fixed_s=row.fixed_s / n, compute_s=row.compute_s / n, memory_s=row.memory_s / n, repeat=1, lanes=_divided(row.lanes, n),
     )  # fmt: skip
     for i in range(n):
         start = first + i * period

@@ -1,7 +1,8 @@
 """The event road: rows -> Trace on SimPy. Units are in-order queues, memories are shared fairly, links are units like any other.
 
 One process per unit takes its rows in order. A row waits for its `after` rows and for credits of the buffers it takes, spends its
-fixed time, then computes and moves its bytes at once; it ends when both are done. Fixed time holds the unit but no memory.
+fixed time, then computes and moves its bytes at once; it ends when both are done. Fixed time holds the unit but no memory. A row
+with a program plays it instead (engine/streams.py).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import simpy
 from hwsim.device import Device
 from hwsim.engine.bandwidth import SharedBandwidth
 from hwsim.engine.record import finished
+from hwsim.engine.streams import play
 from hwsim.engine.tasks import Task, tasks, unfold
 from hwsim.errors import InputError
 from hwsim.placement.capacity import check_capacity
@@ -73,6 +75,11 @@ class Events:
                 yield from self._take(task)
             self.starts[index] = env.now
             cost, scale = task.cost, float(task.scale)
+            if cost.program:
+                yield from play(env, cost.program, scale)
+                self._account(task)
+                self._end(index, task)
+                continue
             if cost.fixed_s:
                 yield env.timeout(float(cost.fixed_s) * scale)
             flows = [self._memory(task, memory).transfer(float(moved) * scale, float(cost.limit[memory]))
@@ -83,6 +90,11 @@ class Events:
                 if not flow.processed:
                     yield flow
             self._end(index, task)
+
+    def _account(self, task: Task) -> None:
+        """The bytes of a program, which its own ports carried."""
+        for name, moved in task.cost.traffic.items():
+            self._memory(task, name).served += float(moved * task.scale)
 
     def _end(self, index: int, task: Task) -> None:
         self.ends[index] = self.env.now

@@ -127,6 +127,20 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Sparsity:
+    """Part of the weights that pruning leaves, by matrix, and of the query-key pairs that block-sparse prompts compute.
+
+    `attention` is (context, part) pairs, empty for dense attention.
+    """
+
+    query_key: float = 1.0
+    value: float = 1.0
+    out: float = 1.0
+    feed_forward: float = 1.0
+    attention: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class Precision:
     """How each group of tensors is stored. `activations` is what the linear layers read; `stream` what flows between kernels.
 
@@ -141,6 +155,7 @@ class Precision:
     stream: str = "bf16"
     kv: str = "bf16"
     everywhere: bool = False
+    sparsity: Sparsity = Sparsity()
 
     def with_weights(self, name: str) -> Precision:
         """All linear layers of the blocks in format `name`; embedding and LM head keep theirs."""

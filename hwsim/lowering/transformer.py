@@ -110,19 +110,22 @@ class _Builder:
             dims["activations"] = self.precision.stream
         return self._add(Gemm, name, label, n=n, k=k, weights=weights, split=split, **dims)
 
-    def _elementwise(self, name: str, label: str, read: Array, written: Array, work: Array, **dims: Any) -> tuple[str, ...]:
+    def _elementwise(
+        self, name: str, label: str, read: Array, written: Array, work: Array, passes: Array, **dims: Any
+    ) -> tuple[str, ...]:
         dims = {"tokens": self.tokens, **dims}
-        return self._add(Elementwise, name, label, read=read, written=written, work=work, **dims)
+        return self._add(Elementwise, name, label, read=read, written=written, work=work, passes=passes, **dims)
 
     def _norm(self, name: str, after: tuple[str, ...] | None = None, tokens: Array | None = None) -> tuple[str, ...]:
-        """RMSNorm or LayerNorm: read and write the row, about 4 operations an element (square, add, scale, weight)."""
+        """RMSNorm or LayerNorm: read and write the row in two passes, about 4 operations an element (square, add, scale)."""
         h = self.model.hidden
-        return self._elementwise(name, "norm", h, h, 4 * h, after=after, tokens=self.tokens if tokens is None else tokens)
+        count = self.tokens if tokens is None else tokens
+        return self._elementwise(name, "norm", h, h, 4 * h, 2 * h, after=after, tokens=count, whole=True)
 
     def _residual(self, name: str, after: tuple[str, ...] | None = None) -> tuple[str, ...]:
         """The sum with the layer's input; serving kernels do it in the norm that follows."""
         h = self.model.hidden
-        return self._elementwise(name, "add", 2 * h, h, h, after=after, fused=True)
+        return self._elementwise(name, "add", 2 * h, h, h, h, after=after, fused=True)
 
     def _embedding(self) -> None:
         model = self.model
@@ -163,16 +166,21 @@ class _Builder:
             return self._latent(attention)
         heads, dim, h = attention.heads, attention.head_dim, self.model.hidden
         width = heads * dim
-        columns = {"kv_columns": float(attention.kv_width), "kv_heads": attention.kv_heads}
+        kept = self.precision.sparsity
+        each = [size / (width + attention.kv_width) for size in (width, attention.kv_width / 2, attention.kv_width / 2)]
+        columns = {
+            "kv_columns": float(attention.kv_width), "kv_heads": attention.kv_heads, "parts": tuple(each),
+            "kept": (kept.query_key, kept.query_key, kept.value),
+        }  # fmt: skip
         self._gemm("qkv", "qkv", width + attention.kv_width, h, self.precision.attention, "columns", **columns)
         if attention.rope:
             rotated = (heads + attention.kv_heads) * dim
-            self._elementwise("rope", "rope", rotated, rotated, 3 * rotated, split="heads")
+            self._elementwise("rope", "rope", rotated, rotated, 3 * rotated, 3 * rotated, split="heads")
         self._attend(
             attention.window, heads=heads, kv_heads=attention.kv_heads, qk_dim=dim, v_dim=dim, kv_dim=2 * dim,
             cache_width=attention.kv_width,
         )  # fmt: skip
-        return self._gemm("out", "out", h, width, self.precision.attention, "rows")
+        return self._gemm("out", "out", h, width, self.precision.attention, "rows", kept=(kept.out,))
 
     def _attend(self, window: int | None, **shape: Any) -> None:
         """Attention of the prefilling and of the decoding sequences, side by side."""
@@ -192,8 +200,9 @@ class _Builder:
     def _attention_op(
         self, name: str, groups: tuple[Sequences, ...], window: int | None, after: tuple[str, ...], **shape: Any
     ) -> tuple[str, ...]:
+        blocks = self.precision.sparsity.attention if name.endswith("prefill") else ()
         return self._add(
-            AttentionOp, name, name, after=after, split="heads", kv=self.precision.kv, window=float(window or 0),
+            AttentionOp, name, name, after=after, split="heads", kv=self.precision.kv, window=float(window or 0), blocks=blocks,
             **_seen(extent(groups, window, self.model.causal)), **shape,
         )  # fmt: skip
 
@@ -208,7 +217,7 @@ class _Builder:
             latent = self._gemm("down", "qkv", a.q_rank + a.kv_width, h, weights, "none")
             queries = self._gemm("q_up", "qkv", a.heads * a.qk_dim, a.q_rank, weights, "columns")
         rotated = (a.heads + 1) * a.rope_dim
-        self._elementwise("rope", "rope", rotated, rotated, 3 * rotated, split="heads", after=queries + latent)
+        self._elementwise("rope", "rope", rotated, rotated, 3 * rotated, 3 * rotated, split="heads", after=queries + latent)
         ready = self.last
         ends: tuple[str, ...] = ()
         prefilling, decoding = self._phases()
@@ -251,11 +260,12 @@ class _Builder:
         return self._experts(ffn)
 
     def _dense(self, ffn: FeedForward, prefix: str, label: str, joined: bool = False) -> tuple[str, ...]:
-        h, inner, weights = self.model.hidden, ffn.inner, self.precision.feed_forward
-        wide = inner * (ffn.matrices - 1)
-        self._gemm(f"{prefix}.up", label, wide, h, weights, "columns")
-        self._elementwise(f"{prefix}.act", "activation", wide, inner, 4 * inner, split="columns")
-        return self._gemm(f"{prefix}.down", label, h, inner, weights, "rows", joined=joined)
+        h, inner, weights, kept = self.model.hidden, ffn.inner, self.precision.feed_forward, self.precision.sparsity.feed_forward
+        many = ffn.matrices - 1
+        wide = inner * many
+        self._gemm(f"{prefix}.up", label, wide, h, weights, "columns", parts=(1 / many,) * many, kept=(kept,) * many)
+        self._elementwise(f"{prefix}.act", "activation", wide, inner, 4 * inner, wide, split="columns")
+        return self._gemm(f"{prefix}.down", label, h, inner, weights, "rows", joined=joined, kept=(kept,))
 
     def _experts(self, moe: MixtureOfExperts) -> tuple[str, ...]:
         """Router, routed experts and, beside them, the shared expert."""

@@ -157,12 +157,24 @@ def read_policy(text: str) -> Policy:
     return make(**_arguments(text, make, given))
 
 
-def plan_of(text: str) -> str | None:
+def plan_of(policy: str | Policy) -> str | None:
     """The parallel plan that a policy comes with, by `PLANS` of its file; None for most."""
-    file, _, function = text.partition(":")[0].replace("-", "_").rpartition(".")
-    module = import_module(f"hwsim.placement.{file or Path(__file__).stem}")
-    found: str | None = getattr(module, "PLANS", {}).get(function)
+    found: str | None = _beside(policy, "PLANS")
     return found
+
+
+def rewriting(policy: str | Policy) -> Callable[[list[Op]], list[Op]]:
+    """What a policy does to the whole list of ops before it places them, by `REWRITES` of its file; nothing for most."""
+    found: Callable[[list[Op]], list[Op]] | None = _beside(policy, "REWRITES")
+    return found or (lambda ops: ops)
+
+
+def _beside(policy: str | Policy, table: str) -> Any:
+    """What a table of its file says of a policy that is named; None for a function."""
+    if not isinstance(policy, str):
+        return None
+    file, _, function = policy.partition(":")[0].replace("-", "_").rpartition(".")
+    return getattr(import_module(f"hwsim.placement.{file or Path(__file__).stem}"), table, {}).get(function)
 
 
 def _named(name: str) -> Callable[..., Policy] | None:

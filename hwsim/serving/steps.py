@@ -39,7 +39,7 @@ from hwsim.job import Context
 from hwsim.lowering.batch import Batch, Extent, Sequences, extent
 from hwsim.lowering.transformer import lower, phase_of, resized
 from hwsim.op import Array, Experts, Op, larger
-from hwsim.placement import Row, parallelize, place
+from hwsim.placement import Row, place
 from hwsim.placement.policy import ALL, Part, able
 
 Floats = NDArray[np.float64]
@@ -183,8 +183,7 @@ class Steps:
         groups = {"prefill": Sequences(1.0, part, 0.0), "decode": Sequences(part, 1.0, 1.0)}
         context, routing = self.context, replace(self.context.routing, seed=None)  # drawn experts are never kept, launches are
         ops = lower(context.model, tuple(groups[phase] for phase in phases), context.precision, routing, context.job.mla)
-        rows = place(parallelize(ops, context.plan, self.device), self.device, self._somewhere)
-        return _Table(tasks(rows, self.device), self.device)
+        return _Table(tasks(context.placed(ops, self._somewhere), self.device), self.device)
 
     def _somewhere(self, op: Op, device: Device) -> Mapping[str, Array | Part]:
         return {able(op, device)[0]: ALL} if phase_of(op) else self.context.policy(op, device)

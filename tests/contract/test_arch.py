@@ -10,12 +10,11 @@ from hwsim.catalogue import load_device, names, root
 from hwsim.device import Device
 from hwsim.engine import estimate, simulate
 from hwsim.files import read_mapping
+from hwsim.job import Context, Job
 from hwsim.lowering.batch import decode, prefill
 from hwsim.lowering.model import Attention, FeedForward, Layer, Model
-from hwsim.lowering.transformer import lower
 from hwsim.op import Elementwise, Gemm
-from hwsim.placement import fastest, parallelize, place
-from hwsim.placement.parallel import default_plan
+from hwsim.placement import fastest, place
 
 SMALL = Model("small", 256, 1000, ((Layer(Attention(4, 2, 64), FeedForward(512)), 3),))
 ARCH = names("arch")
@@ -42,7 +41,8 @@ def test_units_do_matrix_and_vector_work(device):
 
 
 def test_one_op_alone_is_the_roofline(device):
-    gemm = Gemm(name="gemm", kind="ffn", m=64.0, n=4096.0, k=4096.0, weights="fp16", activations="fp16", stream="fp16")
+    format = "int8" if device.compression else "fp16"
+    gemm = Gemm(name="gemm", kind="ffn", m=64.0, n=4096.0, k=4096.0, weights=format, activations=format, stream=format)
     add = Elementwise(name="add", kind="add", tokens=64.0, read=8192.0, written=4096.0, work=4096.0, stream="fp16")
     for op in (gemm, add):
         (row,) = place([op], device, fastest())
@@ -61,7 +61,7 @@ def test_a_small_network_runs_and_both_roads_agree(device, count):
         return
     system = device.model_copy(update={"count": count * device.count})
     for batch in (prefill(2, 64), decode(8, 64)):
-        rows = place(parallelize(lower(SMALL, batch), default_plan(system), system), system)
+        rows = Context(SMALL, system, Job()).rows(batch)
         trace, closed = simulate(rows, system), estimate(rows, system)
         assert trace.latency_s >= float(closed.latency_s) * (1 - 1e-9)
         if not closed.contended:

@@ -1,0 +1,338 @@
+"""FlightLLM's core (arXiv:2401.03868): chains of DSP blocks fed by instructions: load, multiply, special function, store.
+
+A matrix unit (MPE) of `cores` cores works in one of two modes. With p_m, p_k, p_n, mpu of its `organisation` and its clock:
+
+    MM (prompts)   p_m mpu rows x p_k deep x p_n columns a cycle; an instruction is p_m mpu rows x `mm_columns` columns x K
+    MV (decode)    1 row x p_k deep x mpu columns a cycle;         an instruction is 1 row x `mv_columns` columns x K
+
+Rows, depth and columns are padded to these. A product is a stage of streams (cost/streams.py) that ends with a barrier (SYS):
+
+    LD      MV: the vector through another core's channel (lead), then the tile of weights over all channels of the core
+            MM: a block of rows over all channels (lead), then the weights of `mm_columns` columns through another core's channel
+    MV, MM  columns x depth x part of the weights kept / rate: an N:M pattern keeps all DSP blocks busy (section 3.2)
+    MISC    elements x passes / rate of the special function unit, behind the columns that they work on (section 4.1)
+    ST      the result: of MV over one channel, of MM over all
+
+Weights in 2 to 8 bits are loaded as they are stored and widened to INT8 on the way. Tiles are loaded while others are multiplied:
+of MV as many as buffer `a` holds, an instruction being at most `mv_blocks` of p_k deep; of MM one in each half of buffer `b`,
+deep K being cut. Where the blocks of K do not divide by that, MM has a last short tile, behind which the next load does not hide
+(with K = 11,008 MM waits for a tenth of its time). Pruned weights come with `index_bits` each and a byte per 16 x 16 block over
+one channel. Few rows run as MV row by row, weights loaded once, while that beats padded rows.
+
+Attention of a decoded token: all cached keys and values are joined with the new ones in the global buffer (one load each), then
+scores with a softmax behind each head, then the weighted sum, keys and values loaded once more. Of prompts: scores of the blocks
+of 64 x 64 that a mask keeps, in blocks of p_m mpu rows, then the weighted sum over all columns. Contexts are rounded up to the
+lengths that instruction files exist for (`decode_bucket`, `prefill_bucket`; section 5.2), those of decodes by what is cached.
+
+Each rate is multiplied by `efficiency` of its unit, what several cores lose against one. Left out: refresh and row misses behind
+the efficiencies of memory paths, look-up tables in DDR, the host, sampling, and the head's product with all rows of a prompt,
+which the shipped programs make (1.9 % of their time) and nobody reads. Masks are taken as equal in neighbouring rows of blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from hwsim.cost.streams import Stage, Stream, duration, moved
+from hwsim.cost.terms import Cost
+from hwsim.device import Device, Unit
+from hwsim.errors import InputError, PlacementError
+from hwsim.formats import nbytes
+from hwsim.op import Array, AttentionOp, Elementwise, Experts, Gemm, Lookup, Op, larger
+
+MASK_BLOCK = 64.0  # tokens of a block of the attention mask (section 4.2)
+PRUNED_BLOCK = 256.0  # weights of a block of one N:M pattern (section 3.2)
+OPERAND = 4.0  # bytes of an element that element-wise work takes besides the result it follows (shipped programs)
+CHANNEL, CROSS = "channel", "cross"  # memories: one channel of the core, one channel of another core
+_NUMBERS = (
+    "p_m", "p_k", "p_n", "mpu", "mm_columns", "mv_columns", "mv_blocks", "index_bits", "decode_bucket", "prefill_bucket",
+    "sync_cycles",
+)  # fmt: skip
+
+
+def csd_chain(op: Op, name: str, unit: Unit, device: Device, home: Mapping[str, str]) -> Cost:
+    """Cost of `op` on the matrix unit or the special function unit of such a core. PlacementError for what it cannot run."""
+    core = _Core.of(device)
+    program = tuple(_program(op, core, device))
+    traffic = moved(program)
+    lanes = Cost(0.0, 0.0, {}, {}, {}, "", program).lanes
+    busy = larger(lanes.get("mm", 0.0) + lanes.get("mv", 0.0), lanes.get("misc", 0.0))
+    joules = {memory: size * device.memories[memory].energy for memory, size in traffic.items()}
+    plain = Cost(0.0, busy, traffic, {memory: core.paths[memory] for memory in traffic}, joules, "instructions", program)
+    return replace(plain, fixed_s=larger(duration(program) - plain.alone_s, 0.0))
+
+
+@dataclass(frozen=True, eq=False)
+class _Core:
+    """Rates of all cores together, in multiplications, elements and bytes per second, and what tiles are made of."""
+
+    mm_rate: Array
+    mv_rate: Array
+    special: Array
+    paths: Mapping[str, Array]
+    main: str
+    rows: Array
+    channels: Array
+    cycle: Array
+    size: Mapping[str, Array]
+    mv_buffer: Array
+    mm_buffer: Array
+
+    @classmethod
+    def of(cls, device: Device) -> _Core:
+        """The core that a device file describes. InputError for one that says too little or contradicts itself."""
+        if "csd_chain" not in device.remembered:
+            device.remembered["csd_chain"] = cls._read(device)
+        found: _Core = device.remembered["csd_chain"]
+        return found
+
+    def load(
+        self, path: str, size: Array, beats: Array = 1.0, lead: Mapping[str, Array] | None = None,
+        beside: Mapping[str, Array] | None = None, ahead: Array = 0.0, issued: Array = 1.0,
+    ) -> Stream:  # fmt: skip
+        """Bytes over `path` in so many beats, after those of `lead`; what comes `beside` is spread over the beats."""
+        spread = {path: size}
+        for memory, more in (beside or {}).items():
+            spread[memory] = spread.get(memory, 0.0) + more
+        traffic = dict(spread)
+        for memory, more in (lead or {}).items():
+            traffic[memory] = traffic.get(memory, 0.0) + more
+        first = self._seconds(lead or {})
+        return Stream("ld", self._seconds(spread) / beats, beats, lead_s=first, ahead=ahead, issued=issued, traffic=traffic)
+
+    def store(self, path: str, size: Array, beats: Array = 1.0, after: int = 0, issued: Array = 1.0) -> Stream:
+        """Bytes over `path` in so many beats."""
+        return Stream("st", size / beats / self.paths[path], beats, after=after, issued=issued, traffic={path: size})
+
+    def stage(self, streams: Sequence[Stream], times: Array = 1.0) -> Stage:
+        """Streams and the barrier of all units after them."""
+        return Stage(streams, self.size["sync_cycles"] * self.cycle, times)
+
+    def _seconds(self, sizes: Mapping[str, Array]) -> Array:
+        return sum((size / self.paths[memory] for memory, size in sizes.items()), 0.0)
+
+    @classmethod
+    def _read(cls, device: Device) -> _Core:
+        name, unit = next((item for item in device.units.items() if "matmul" in item[1].does), ("", None))
+        special = next((one for one in device.units.values() if "vector" in one.does), None)
+        if unit is None or special is None or unit.clock is None or unit.cores is None:
+            raise InputError(f"{device.name}: cost csd_chain needs a matmul unit with clock and cores, and a vector unit")
+        size = unit.organisation
+        missing = [f"units.{name}.organisation.{one}" for one in _NUMBERS if one not in size]
+        missing += [f"buffers.{one}" for one in ("a", "b") if one not in device.buffers]
+        if missing:
+            raise InputError(f"{device.name}: {missing[0]}: missing; every device with cost csd_chain needs it")
+        per_cycle = size["p_m"] * size["mpu"] * size["p_k"] * size["p_n"]
+        cycles = unit.clock * unit.cores * unit.efficiency
+        _agrees(2 * per_cycle * unit.clock * unit.cores, unit, f"{device.name}: units.{name}")
+        return cls(
+            mm_rate=per_cycle * cycles, mv_rate=size["mpu"] * size["p_k"] * cycles,
+            special=max(special.peak.values(), key=np.max) * special.efficiency,
+            paths={memory: unit.limit(memory, device.memories) for memory in (unit.memory, *unit.ports)}, main=unit.memory,
+            rows=size["p_m"] * size["mpu"], channels=size["mpu"] / 8, cycle=1 / cycles, size=size,
+            mv_buffer=device.buffers["a"].capacity, mm_buffer=device.buffers["b"].capacity,
+        )  # fmt: skip
+
+
+def _agrees(rate: Array, unit: Unit, where: str) -> None:
+    peak = unit.peak.get("int8", 0.0)
+    if not np.allclose(peak, rate, rtol=1e-3):
+        raise InputError(f"{where}.peak.int8: {peak!r} op/s; accepted: 2 p_m mpu p_k p_n clock cores = {rate!r} op/s")
+    if CHANNEL not in unit.ports or CROSS not in unit.ports:
+        raise InputError(f"{where}.ports: {', '.join(unit.ports) or 'none'}; accepted: one to each of {CHANNEL} and {CROSS}")
+
+
+def _program(op: Op, core: _Core, device: Device) -> Iterator[Stage]:
+    if isinstance(op, Gemm):
+        yield from _product(op, core)
+    elif isinstance(op, AttentionOp):
+        yield from _decodes(op, core) if np.all(np.equal(op.q_tokens, op.sequences)) else _prompts(op, core)
+    elif isinstance(op, Experts):
+        yield from _experts(op, core)
+    elif isinstance(op, Elementwise):
+        yield _elements(op, core)
+    elif isinstance(op, Lookup):
+        yield core.stage([core.load(core.main, op.bytes["weights"]), core.store(CHANNEL, op.output_bytes, after=0)])
+    else:
+        raise PlacementError(f"{device.name}: {op.name} has no program; accepted: products, attention, element-wise ops")
+
+
+def _product(op: Gemm, core: _Core) -> Iterator[Stage]:
+    """A stage for each weight matrix; what follows the product is spread evenly over its columns."""
+    for part, kept in zip(op.parts, op.kept, strict=True):
+        product = _Product(op, part * op.n, kept, part)
+        rows_alone = core.rows * core.mv_rate / core.mm_rate  # so many rows as MV take as long as one block of rows as MM
+        yield _chosen(np.less(op.m, rows_alone), _by_vectors(product, core), _by_blocks(product, core))
+
+
+def _chosen(first: Any, one: Stage, other: Stage) -> Stage:
+    """`one` where `first` holds and `other` elsewhere, stream by stream where it is an array."""
+    if np.ndim(first) == 0:
+        return one if first else other
+    streams = [_either(first, a, b) for a, b in zip(one.streams, other.streams, strict=True)]
+    return Stage(streams, one.sync_s, one.times)
+
+
+def _either(first: Any, a: Stream, b: Stream) -> Stream:
+    fields = ("seconds", "beats", "lead_s", "ahead", "issued", "idle_s")
+    numbers = {name: np.where(first, getattr(a, name), getattr(b, name)) for name in fields}
+    memories = {**a.traffic, **b.traffic}
+    traffic = {memory: np.where(first, a.traffic.get(memory, 0.0), b.traffic.get(memory, 0.0)) for memory in memories}
+    return Stream(unit=a.unit, after=a.after, traffic=traffic, **numbers)
+
+
+@dataclass(frozen=True, eq=False)
+class _Product:
+    """One weight matrix of a product: `columns` of it, the part of its weights that is `kept`, its part of the whole."""
+
+    op: Gemm
+    columns: Array
+    kept: float
+    part: float
+
+    @property
+    def passes(self) -> Array:
+        """Elements of what follows, for one row."""
+        return self.part * sum(after.passes for after in self.op.epilogue)
+
+    @property
+    def operands(self) -> Array:
+        """Bytes of second operands of what follows, for one row."""
+        return self.part * OPERAND * sum(larger(after.read - after.written, 0.0) for after in self.op.epilogue)
+
+    def weights(self, columns: Array) -> Array:
+        """Bytes of the weights of so many columns, as they are stored."""
+        return columns * self.op.k * nbytes(self.op.weights) * self.kept
+
+    def index(self, core: _Core, columns: Array) -> Array:
+        """Bytes that say which weights of so many columns were kept."""
+        each = self.kept * core.size["index_bits"] / 8 + (1 / PRUNED_BLOCK if core.size["index_bits"] else 0.0)
+        return columns * self.op.k * each if self.kept < 1 else 0.0
+
+
+def _by_vectors(of: _Product, core: _Core) -> Stage:
+    """MV: groups of columns one after another, every row of the product with the same weights."""
+    op, width = of.op, core.size["mv_columns"]
+    groups = np.ceil(of.columns / width)
+    loaded = np.where(np.less(of.columns, width), of.columns, groups * width)  # the last group is loaded whole
+    splits = np.ceil(op.k / core.size["p_k"] / core.size["mv_blocks"])
+    load = core.load(
+        core.main, of.weights(loaded), groups * splits, lead={CROSS: op.m * op.k * nbytes(op.activations)},
+        beside={CHANNEL: of.index(core, loaded) + op.m * of.operands},
+        ahead=np.floor(core.mv_buffer / (of.weights(width) / splits)), issued=core.channels,
+    )  # fmt: skip
+    multiply = Stream("mv", op.m * width * op.k / splits * of.kept / core.mv_rate, groups * splits, after=0)
+    special = Stream("misc", op.m * of.passes / groups / core.special, groups, after=1)
+    store = core.store(CHANNEL, op.m * of.columns * nbytes(op.activations), after=2)
+    return core.stage([load, multiply, special, store], times=op.groups)
+
+
+def _by_blocks(of: _Product, core: _Core) -> Stage:
+    """MM: blocks of rows one after another, for each all columns; tiles of weights in two halves of a buffer, as INT8."""
+    op, width = of.op, core.size["mm_columns"]
+    blocks, groups = np.ceil(op.m / core.rows), np.ceil(of.columns / width)
+    splits = np.ceil(width * op.k / (core.mm_buffer / 2))
+    beats = blocks * groups * splits
+    rows = core.rows * op.k * nbytes(op.activations)
+    load = core.load(
+        CROSS, blocks * of.weights(groups * width), beats, lead={core.main: rows}, ahead=2.0,
+        beside={core.main: (blocks - 1) * rows + op.m * of.operands, CHANNEL: blocks * of.index(core, groups * width)},
+    )  # fmt: skip
+    busy = core.rows * width * op.k / splits * of.kept / core.mm_rate
+    idle = _uncovered(op.k / core.size["p_k"], splits, busy, of.weights(width) / splits / core.paths[CROSS])
+    multiply = Stream("mm", busy + idle, beats, after=0, idle_s=idle)
+    special = Stream("misc", op.m * of.passes / (blocks * groups) / core.special, blocks * groups, after=1)
+    results = blocks * groups * core.rows * width * nbytes(op.activations)
+    store = core.store(core.main, results, blocks * groups, after=2, issued=core.channels)
+    return core.stage([load, multiply, special, store], times=op.groups)
+
+
+def _uncovered(depth: Array, splits: Array, busy: Array, loading: Array) -> Array:
+    """Seconds a tile that MM waits where `depth` blocks of K do not divide: the few left are a tile too short to load behind."""
+    left = depth - np.floor(depth / splits) * splits
+    short = busy * left * splits / depth
+    return np.where(left > 0, larger(loading - short, 0.0) / splits, 0.0)
+
+
+def _experts(op: Experts, core: _Core) -> Iterator[Stage]:
+    """Every expert that has tokens, one after another, each with the mean number of tokens."""
+    tokens = op.pairs / larger(op.active, 1e-9)
+    wide = op.inner * (op.matrices - 1)
+    act = Elementwise(name=op.name, kind=op.kind, tokens=tokens, read=wide, written=op.inner, work=0.0, passes=wide)
+    plain: dict[str, Any] = {"name": op.name, "kind": op.kind, "m": tokens, "weights": op.weights, "activations": op.activations}
+    up = Gemm(n=wide, k=op.hidden, epilogue=(act,), **plain)
+    for product in (up, Gemm(n=op.hidden, k=op.inner, **plain)):
+        yield from (replace(stage, times=stage.times * op.active) for stage in _product(product, core))
+
+
+def _elements(op: Elementwise, core: _Core) -> Stage:
+    """Element-wise work on its own: read, work, write, a row a beat."""
+    rows, width = np.ceil(op.tokens), nbytes(op.stream)
+    load = core.load(core.main, op.tokens * op.read * width, rows)
+    special = Stream("misc", op.tokens * op.passes / rows / core.special, rows, after=0)
+    return core.stage([load, special, core.store(CHANNEL, op.output_bytes, rows, after=1)])
+
+
+def _decodes(op: AttentionOp, core: _Core) -> Iterator[Stage]:
+    """One new token for each sequence: join keys, join values, scores with softmax, weighted sum."""
+    bucket, width = core.size["decode_bucket"], core.size["mv_columns"]
+    length = np.ceil(larger(op.kv_tokens - op.q_tokens, 1.0) / op.sequences / bucket) * bucket
+    every, element, kv = op.sequences * op.heads, nbytes(op.stream), nbytes(op.kv)
+    shared = op.kv_heads / op.heads  # heads that share keys load them once
+    for dim in (op.qk_dim, op.kv_dim - op.qk_dim):
+        cached = op.sequences * op.kv_heads * length * dim * kv
+        yield core.stage([core.load(core.main, cached), core.store(CHANNEL, 0.0, after=0)])
+    groups = np.ceil(length / width)
+    loaded = np.where(np.less(length, width), length, groups * width)
+    score = core.load(
+        core.main, every * shared * loaded * op.qk_dim * kv, every * groups, lead={CROSS: every * op.qk_dim * element},
+        ahead=np.floor(core.mv_buffer / (width * op.qk_dim * kv)), issued=core.channels,
+    )  # fmt: skip
+    multiply = Stream("mv", width * op.qk_dim / core.mv_rate, every * groups, after=0)
+    softmax = Stream("misc", 2 * length / core.special, every, after=1)
+    yield core.stage([score, multiply, softmax, core.store(CHANNEL, every * length * element, after=2)])
+    splits = np.ceil(length / core.size["p_k"] / core.size["mv_blocks"])
+    values = core.load(
+        core.main, every * shared * length * op.v_dim * kv, every * splits, lead={CROSS: every * length * element},
+        ahead=np.floor(core.mv_buffer / (op.v_dim * length * kv / splits)), issued=core.channels,
+    )  # fmt: skip
+    columns = np.ceil(op.v_dim / width) * width
+    weigh = Stream("mv", columns * length / splits / core.mv_rate, every * splits, after=0)
+    yield core.stage([values, weigh, core.store(CHANNEL, every * op.v_dim * element, after=1)])
+
+
+def _prompts(op: AttentionOp, core: _Core) -> Iterator[Stage]:
+    """Prompts: scores of the blocks that the mask keeps with a softmax for each row, then the weighted sum over all columns."""
+    bucket, width, element = core.size["prefill_bucket"], core.size["mm_columns"], nbytes(op.stream)
+    new, length = (np.ceil(tokens / op.sequences / bucket) * bucket for tokens in (op.q_tokens, op.kv_tokens))
+    every = op.sequences * op.heads * np.ceil(new / core.rows)  # blocks of rows, of all heads
+    columns = np.ceil(_columns(op, core.rows, new, length) / width) * width
+    rows = core.rows * op.qk_dim * element
+    score = core.load(
+        CROSS, every * columns * op.qk_dim * element, every * columns / width, lead={core.main: rows},
+        beside={core.main: (every - 1) * rows}, ahead=2.0,
+    )  # fmt: skip
+    multiply = Stream("mm", core.rows * width * op.qk_dim / core.mm_rate, every * columns / width, after=0)
+    softmax = Stream("misc", 2 * op.kept * op.pairs * op.heads / every / core.special, every, after=1)
+    yield core.stage([score, multiply, softmax, core.store(core.main, every * core.rows * columns * element, every, after=2)])
+    beats = every * np.ceil(op.v_dim / width)
+    scores = core.rows * length * element
+    values = core.load(
+        CROSS, beats * width * length * element, beats, lead={core.main: scores}, beside={core.main: (every - 1) * scores},
+        ahead=2.0,
+    )  # fmt: skip
+    weigh = Stream("mm", core.rows * width * length / core.mm_rate, beats, after=0)
+    yield core.stage([values, weigh, core.store(core.main, beats * core.rows * width * element, beats, after=1)])
+
+
+def _columns(op: AttentionOp, rows: Array, new: Array, length: Array) -> Array:
+    """Columns of scores that a block of rows computes, in the mean: its own square and, before it, those that the mask keeps."""
+    before = length - (new + rows) / 2
+    blocks = larger(length / MASK_BLOCK, 2.0)
+    kept = np.clip((op.kept * (blocks + 1) - 2) / (blocks - 1), 0.0, 1.0)  # off the diagonal, whose blocks are never masked
+    causal = np.less(op.pairs, 0.999 * op.q_tokens * op.kv_tokens / op.sequences) | np.equal(op.q_tokens, op.sequences)
+    return np.where(causal, np.minimum(rows + kept * larger(before, 0.0), length), length)
