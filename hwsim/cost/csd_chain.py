@@ -17,7 +17,7 @@ Weights in 2 to 8 bits are loaded as they are stored and widened to INT8 on the 
 of MV as many as buffer `a` holds, an instruction being at most `mv_blocks` of p_k deep; of MM one in each half of buffer `b`,
 deep K being cut. Where the blocks of K do not divide by that, MM has a last short tile, behind which the next load does not hide
 (with K = 11,008 MM waits for a tenth of its time). Pruned weights come with `index_bits` each and a byte per 16 x 16 block over
-one channel. Few rows run as MV row by row, weights loaded once, while that beats padded rows.
+one channel. Few rows run as MV row by row, weights loaded once, while that beats padded rows of MM.
 
 Attention of a decoded token: all cached keys and values are joined with the new ones in the global buffer (one load each), then
 scores with a softmax behind each head, then the weighted sum, keys and values loaded once more. Of prompts: scores of the blocks
@@ -37,6 +37,7 @@ from typing import Any
 
 import numpy as np
 
+from hwsim.cost.resources import check_part, matrix_unit
 from hwsim.cost.streams import Stage, Stream, duration, moved
 from hwsim.cost.terms import Cost
 from hwsim.device import Device, Unit
@@ -50,7 +51,7 @@ OPERAND = 4.0  # bytes of an element that element-wise work takes besides the re
 CHANNEL, CROSS = "channel", "cross"  # memories: one channel of the core, one channel of another core
 _NUMBERS = (
     "p_m", "p_k", "p_n", "mpu", "mm_columns", "mv_columns", "mv_blocks", "index_bits", "decode_bucket", "prefill_bucket",
-    "sync_cycles",
+    "sync_cycles", "macs_per_dsp",
 )  # fmt: skip
 
 
@@ -117,10 +118,10 @@ class _Core:
 
     @classmethod
     def _read(cls, device: Device) -> _Core:
-        name, unit = next((item for item in device.units.items() if "matmul" in item[1].does), ("", None))
+        name, unit = matrix_unit(device)
         special = next((one for one in device.units.values() if "vector" in one.does), None)
-        if unit is None or special is None or unit.clock is None or unit.cores is None:
-            raise InputError(f"{device.name}: cost csd_chain needs a matmul unit with clock and cores, and a vector unit")
+        if special is None or unit.clock is None or unit.cores is None:
+            raise InputError(f"{device.name}: no vector unit; every device with cost csd_chain needs one")
         size = unit.organisation
         missing = [f"units.{name}.organisation.{one}" for one in _NUMBERS if one not in size]
         missing += [f"buffers.{one}" for one in ("a", "b") if one not in device.buffers]
@@ -128,10 +129,11 @@ class _Core:
             raise InputError(f"{device.name}: {missing[0]}: missing; every device with cost csd_chain needs it")
         per_cycle = size["p_m"] * size["mpu"] * size["p_k"] * size["p_n"]
         cycles = unit.clock * unit.cores * unit.efficiency
+        check_part(device)
         _agrees(2 * per_cycle * unit.clock * unit.cores, unit, f"{device.name}: units.{name}")
         return cls(
             mm_rate=per_cycle * cycles, mv_rate=size["mpu"] * size["p_k"] * cycles,
-            special=max(special.peak.values(), key=np.max) * special.efficiency,
+            special=max(special.peak.values(), key=np.max) * special.efficiency / 2,  # an element: multiply and add
             paths={memory: unit.limit(memory, device.memories) for memory in (unit.memory, *unit.ports)}, main=unit.memory,
             rows=size["p_m"] * size["mpu"], channels=size["mpu"] / 8, cycle=1 / cycles, size=size,
             mv_buffer=device.buffers["a"].capacity, mm_buffer=device.buffers["b"].capacity,
@@ -165,12 +167,12 @@ def _product(op: Gemm, core: _Core) -> Iterator[Stage]:
     """A stage for each weight matrix; what follows the product is spread evenly over its columns."""
     for part, kept in zip(op.parts, op.kept, strict=True):
         product = _Product(op, part * op.n, kept, part)
-        rows_alone = core.rows * core.mv_rate / core.mm_rate  # so many rows as MV take as long as one block of rows as MM
-        yield _chosen(np.less(op.m, rows_alone), _by_vectors(product, core), _by_blocks(product, core))
+        yield _faster(_by_vectors(product, core), _by_blocks(product, core))
 
 
-def _chosen(first: Any, one: Stage, other: Stage) -> Stage:
-    """`one` where `first` holds and `other` elsewhere, stream by stream where it is an array."""
+def _faster(one: Stage, other: Stage) -> Stage:
+    """The stage that takes less time, point by point of arrays."""
+    first = np.less_equal(one.seconds, other.seconds)
     if np.ndim(first) == 0:
         return one if first else other
     streams = [_either(first, a, b) for a, b in zip(one.streams, other.streams, strict=True)]

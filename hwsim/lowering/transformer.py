@@ -270,7 +270,7 @@ class _Builder:
     def _experts(self, moe: MixtureOfExperts) -> tuple[str, ...]:
         """Router, routed experts and, beside them, the shared expert."""
         normed, h = self.last, self.model.hidden
-        router = self._gemm("router", "router", moe.experts, h, "bf16", "none", activations=self.precision.stream)
+        router = self._gemm("router", "router", moe.experts, h, self.precision.head, "none", activations=self.precision.stream)
         self.last = normed
         shared = self._dense(moe.shared, "shared", "shared", joined=True) if moe.shared else ()
         self.last = shared + self._add(

@@ -1,6 +1,7 @@
 """Roofline: operations per byte of each op against the roof of the unit it ran on (Williams, Waterman and Patterson 2009).
 
-Solid roofs are what kernels reach (peak x efficiency), dashed ones the datasheet's peaks. Rates are those of one device.
+Solid roofs are what kernels reach (peak x efficiency), dashed ones the datasheet's peaks, dotted ones those of other memories
+that the unit reads (on chip, DDR, the other side of a PIM). Rates are those of one device.
 """
 
 from __future__ import annotations
@@ -37,14 +38,23 @@ def roofline_figure(trace: Trace, device: Device) -> go.Figure:
             go.Figure(), 200, annotations=[_empty("No op computes on a unit of this device.")], xaxis=hidden, yaxis=hidden
         )
     (left, right), (low, high) = _bounds(points, device)
-    figure = go.Figure([line for used in _used(points) for line in _roof_lines(*used, device, left, right)])
+    roofs = [line for used in _used(points) for line in _roof_lines(*used, device, left, right)]
+    others = [line for used in _used(points) for line in _other_lines(*used, device, left, right)]
+    figure = go.Figure([*others, *roofs])
     units = sorted({point["unit"] for point in points})
     for kind in kind_order(point["kind"] for point in points):
         figure.add_trace(_markers([point for point in points if point["kind"] == kind], kind, units))
     x = decades(left, right, "") | {"title": {"text": "operations per byte (Op/B)"}}
     y = decades(low, high, "op/s") | {"title": {"text": "rate of one device"}}
     top = {"l": 8, "r": 16, "t": 32, "b": 8}
-    return styled(figure, 560, xaxis=x, yaxis=y, margin=top, annotations=_roof_names(points, device, right))
+    return styled(
+        figure,
+        560,
+        xaxis=x,
+        yaxis=y,
+        margin=top,
+        annotations=[*_roof_names(points, device, right), *_other_names(points, device, left, low)],
+    )
 
 
 def _empty(text: str) -> dict[str, Any]:
@@ -79,6 +89,38 @@ def _roof_lines(name: str, precision: str, device: Device, left: float, right: f
         line={"width": 1.2, "color": "#8a8f95", "dash": "dash"}
     )
     return [upper, _line(solid, left, right, f"{name} {precision}").update(line={"width": 2.5, "color": "#3a4048"})]
+
+
+def _others(name: str, precision: str, device: Device) -> dict[str, tuple[float, float]]:
+    """(op/s, bytes/s) that kernels reach over each port of a unit to a memory other than its own."""
+    unit = device.units[name]
+    return {memory: (reached(unit, precision), float(unit.limit(memory, device.memories))) for memory in unit.ports}
+
+
+def _other_lines(name: str, precision: str, device: Device, left: float, right: float) -> list[go.Scatter]:
+    lines = {
+        memory: _line(roof, left, right, f"{name} from {memory}") for memory, roof in _others(name, precision, device).items()
+    }
+    return [line.update(line={"width": 1.2, "color": "#8a8f95", "dash": "dot"}) for line in lines.values()]
+
+
+def _other_names(points: Sequence[Point], device: Device, left: float, low: float) -> list[dict[str, Any]]:
+    """The memory of each dotted roof where it enters the figure; those that coincide share a label."""
+    labels: dict[float, list[str]] = {}
+    for used in _used(points):
+        for memory, (_, slope) in _others(*used, device).items():
+            near = next((known for known in labels if abs(math.log10(known / slope)) < _NEAR), slope)
+            labels[near] = list(dict.fromkeys((*labels.get(near, []), safe(memory, 24))))
+    return [_entering(", ".join(names), slope, left, low) for slope, names in labels.items()]
+
+
+def _entering(text: str, slope: float, left: float, low: float) -> dict[str, Any]:
+    x, y = max(left, low / slope), max(low, slope * left)
+    font = {"size": 11, "color": "#6a7076"}
+    return {
+        "text": text, "x": math.log10(x), "y": math.log10(y), "xanchor": "left", "yanchor": "bottom", "showarrow": False,
+        "bgcolor": _PALE, "font": font,
+    }  # fmt: skip
 
 
 def _line(roof: tuple[float, float], left: float, right: float, title: str) -> go.Scatter:
@@ -149,7 +191,8 @@ def roofline_caption(trace: Trace, device: Device) -> str:
     """How to read the figure, and what is not in it."""
     roofs = "; ".join(f"{' '.join(used)} {_rates(_roofs_of(*used, device)[0])}" for used in _used(roofline_points(trace, device)))
     read = (
-        f"Solid: what kernels reach ({roofs}); dashed: datasheet peaks. Marker area grows with share of time, a symbol per unit."
+        f"Solid: what kernels reach ({roofs}); dashed: datasheet peaks; dotted: other memories. "
+        "Marker area grows with share of time, a symbol per unit."
     )
     return f"{read} {left_out_note(trace, device)}".strip()
 

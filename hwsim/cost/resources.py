@@ -1,0 +1,93 @@
+"""What FlightLLM's cores take of an FPGA, and a machine of other sizes (arXiv:2401.03868, section 5.3).
+
+    DSP  = p_m p_k p_n mpu / macs_per_dsp x cores          URAM = p_m p_k x 8 bit / 64 bit x mpu x cores
+    BRAM = (weight, global, index and bias buffers) / 4 KiB x cores     bandwidth = (mpu / 8 + 2) x cores x one channel
+
+64 of the 72 bits of a memory block's word are used. Left out: logic and registers, for which no formula was published, and what
+special function units, dequantisation and interconnect take of DSP and BRAM (3 % and 12 % of the published totals of the U280).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from hwsim.device import Device, Unit
+from hwsim.errors import CapacityError, InputError
+
+_BLOCK = 4096.0  # bytes of a block RAM, at 64 of 72 bits
+_IN_BLOCK_RAM = ("b", "global", "meta", "fsb", "bias")
+_SIZES = ("p_m", "p_k", "p_n", "mpu", "cores")
+
+
+def matrix_unit(device: Device) -> tuple[str, Unit]:
+    """Name and unit of the matrix engine of a device with `cost: csd_chain`. InputError for another device."""
+    for name, unit in device.units.items():
+        if unit.cost == "csd_chain" and "matmul" in unit.does and unit.cores and unit.clock:
+            return name, unit
+    raise InputError(f"{device.name}: no matmul unit with cost csd_chain, cores and clock; accepted: a device like u280")
+
+
+def resources(device: Device) -> dict[str, float]:
+    """DSP, URAM and BRAM blocks and memory channels that the cores take, and bytes/s of these channels."""
+    _, unit = matrix_unit(device)
+    size, cores = unit.organisation, float(unit.cores or 0)
+    wide = float(size["p_m"] * size["p_k"] * size["mpu"])
+    held = sum(math.ceil(float(device.buffers[name].capacity) / _BLOCK) for name in _IN_BLOCK_RAM if name in device.buffers)
+    channels = (float(size["mpu"]) / 8 + 2) * cores
+    return {
+        "dsp": math.ceil(wide * float(size["p_n"]) / float(size["macs_per_dsp"])) * cores,
+        "uram": math.ceil(wide / 8) * cores,
+        "bram": held * cores,
+        "channels": channels,
+        "bandwidth": channels * _channel(device, unit),
+    }
+
+
+def check_part(device: Device) -> None:
+    """CapacityError when the cores take more of a resource than the part has (where the file says how much it has)."""
+    name, unit = matrix_unit(device)
+    needed = resources(device)
+    for resource in ("dsp", "uram", "bram", "channels"):
+        has = float(unit.organisation.get(resource, math.inf))
+        if needed[resource] > has:
+            sizes = ", ".join(f"{one} {_size(unit, one):g}" for one in _SIZES)
+            raise CapacityError(
+                f"{device.name}: units.{name} takes {needed[resource]:g} {resource}, the part has {has:g}; "
+                f"accepted: smaller sizes than {sizes}"
+            )
+
+
+def sized(device: Device, sizes: Mapping[str, float]) -> Device:
+    """A machine with other `p_m`, `p_k`, `p_n`, `mpu` or `cores`, and the peak and the ports that follow.
+
+    Raises InputError for an unknown size and CapacityError for one that the part has no room for.
+    """
+    name, old = matrix_unit(device)
+    unknown = set(sizes) - set(_SIZES)
+    if unknown:
+        raise InputError(f"sizes: {sorted(unknown)[0]!r}; accepted: {', '.join(_SIZES)}")
+    new = {one: float(sizes.get(one, _size(old, one))) for one in _SIZES}
+    channel = _channel(device, old) * new["cores"]
+    path = f"units.{name}"
+    changed = {f"{path}.organisation.{one}": new[one] for one in ("p_m", "p_k", "p_n", "mpu")}
+    changed |= {
+        f"{path}.cores": int(new["cores"]),
+        f"{path}.peak.int8": 2 * math.prod(new.values()) * float(old.clock or 0),
+        f"{path}.port": new["mpu"] / 8 * channel * float(old.efficiency),
+        **{f"{path}.ports.{port}": channel * float(old.efficiency) for port in ("channel", "cross")},
+        **{f"memories.{port}.bandwidth": channel for port in ("channel", "cross")},
+    }
+    machine = device.with_values(changed)
+    check_part(machine)
+    return machine
+
+
+def _channel(device: Device, unit: Unit) -> float:
+    """Bytes/s of one channel of the memory."""
+    memory = device.memories[unit.memory]
+    return float(memory.bandwidth) / float(memory.organisation["channels"])
+
+
+def _size(unit: Unit, name: str) -> float:
+    return float((unit.cores or 0) if name == "cores" else unit.organisation[name])
