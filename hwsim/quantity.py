@@ -130,7 +130,21 @@ def _short(value: object) -> str:
 _PRINTED = {
     "": 1.0, "x": 1.0, "ratio": 1.0, "bool": 1.0, "count": 1.0, "%": 0.01, "billion": 1e9, "million": 1e6, "trillion": 1e12,
 }  # fmt: skip
-_COUNTED = ("tokens", "token", "requests", "parameters", "count", "SMs", "links", "sequences")
+_COUNTED = (
+    "tokens",
+    "token",
+    "requests",
+    "parameters",
+    "count",
+    "SMs",
+    "links",
+    "sequences",
+    "batch",
+    "USD",
+    "DSP48E2",
+    "URAM",
+    "BRAM36",
+)
 _ALIASES = {"KB": "kB", "Op/B": "op/B", "mm2": "mm**2", "TFLOPS": "TFLOP/s", "M$": "1e6", "k$": "1e3"}
 
 
@@ -144,9 +158,9 @@ def in_unit(value: float, unit: str, where: str, si_unit: str | None = None) -> 
     head = _ALIASES.get(head, head)
     if head in _PRINTED:
         return value / _PRINTED[head]
-    if head.startswith("/"):  # tokens/s
-        return value * _factor(head[1:], "s")
     try:
+        if head.startswith("/"):  # tokens/s, tokens/J
+            return value * float(_registry().Quantity(1.0, head[1:]).to_base_units().magnitude)
         if si_unit:
             return value / _factor(head, si_unit)
         return float(value / _registry().Quantity(1.0, head).to_base_units().magnitude)

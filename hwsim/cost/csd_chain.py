@@ -51,7 +51,7 @@ OPERAND = 4.0  # bytes of an element that element-wise work takes besides the re
 CHANNEL, CROSS = "channel", "cross"  # memories: one channel of the core, one channel of another core
 _NUMBERS = (
     "p_m", "p_k", "p_n", "mpu", "mm_columns", "mv_columns", "mv_blocks", "index_bits", "decode_bucket", "prefill_bucket",
-    "sync_cycles", "macs_per_dsp",
+    "sync_cycles", "macs_per_dsp", "channels_per_instruction",
 )  # fmt: skip
 
 
@@ -93,9 +93,9 @@ class _Core:
 
     def load(
         self, path: str, size: Array, beats: Array = 1.0, lead: Mapping[str, Array] | None = None,
-        beside: Mapping[str, Array] | None = None, ahead: Array = 0.0, issued: Array = 1.0,
+        beside: Mapping[str, Array] | None = None, ahead: Array = 0.0, extra: Array = 0.0,
     ) -> Stream:  # fmt: skip
-        """Bytes over `path` in so many beats, after those of `lead`; what comes `beside` is spread over the beats."""
+        """Bytes over `path` in so many beats, after those of `lead`; what comes `beside` in `extra` loads is spread over them."""
         spread = {path: size}
         for memory, more in (beside or {}).items():
             spread[memory] = spread.get(memory, 0.0) + more
@@ -103,11 +103,17 @@ class _Core:
         for memory, more in (lead or {}).items():
             traffic[memory] = traffic.get(memory, 0.0) + more
         first = self._seconds(lead or {})
+        issued = beats * self.issues(path) + sum(self.issues(memory) for memory in lead or ()) + extra
         return Stream("ld", self._seconds(spread) / beats, beats, lead_s=first, ahead=ahead, issued=issued, traffic=traffic)
 
-    def store(self, path: str, size: Array, beats: Array = 1.0, after: int = 0, issued: Array = 1.0) -> Stream:
+    def store(self, path: str, size: Array, beats: Array = 1.0, after: int = 0) -> Stream:
         """Bytes over `path` in so many beats."""
+        issued = beats * self.issues(path)
         return Stream("st", size / beats / self.paths[path], beats, after=after, issued=issued, traffic={path: size})
+
+    def issues(self, path: str) -> Array:
+        """Loads or stores over a path: one for each channel, unless one instruction is expanded to several."""
+        return self.channels / self.size["channels_per_instruction"] if path == self.main else 1.0
 
     def stage(self, streams: Sequence[Stream], times: Array = 1.0) -> Stage:
         """Streams and the barrier of all units after them."""
@@ -202,6 +208,11 @@ class _Product:
         return self.part * sum(after.passes for after in self.op.epilogue)
 
     @property
+    def chain(self) -> Array:
+        """How many element-wise instructions follow each product, in the mean."""
+        return self.passes / self.columns
+
+    @property
     def operands(self) -> Array:
         """Bytes of second operands of what follows, for one row."""
         return self.part * OPERAND * sum(larger(after.read - after.written, 0.0) for after in self.op.epilogue)
@@ -225,10 +236,11 @@ def _by_vectors(of: _Product, core: _Core) -> Stage:
     load = core.load(
         core.main, of.weights(loaded), groups * splits, lead={CROSS: op.m * op.k * nbytes(op.activations)},
         beside={CHANNEL: of.index(core, loaded) + op.m * of.operands},
-        ahead=np.floor(core.mv_buffer / (of.weights(width) / splits)), issued=core.channels,
+        ahead=np.floor(core.mv_buffer / (of.weights(width) / splits)), extra=np.where(of.operands > 0, groups * core.issues(core.main), 0.0),
     )  # fmt: skip
-    multiply = Stream("mv", op.m * width * op.k / splits * of.kept / core.mv_rate, groups * splits, after=0)
-    special = Stream("misc", op.m * of.passes / groups / core.special, groups, after=1)
+    multiplying = op.m * width * op.k / splits * of.kept / core.mv_rate
+    multiply = Stream("mv", multiplying, groups * splits, after=0, issued=op.m * groups * splits)
+    special = Stream("misc", op.m * of.passes / groups / core.special, groups, after=1, issued=op.m * groups * of.chain)
     store = core.store(CHANNEL, op.m * of.columns * nbytes(op.activations), after=2)
     return core.stage([load, multiply, special, store], times=op.groups)
 
@@ -243,13 +255,14 @@ def _by_blocks(of: _Product, core: _Core) -> Stage:
     load = core.load(
         CROSS, blocks * of.weights(groups * width), beats, lead={core.main: rows}, ahead=2.0,
         beside={core.main: (blocks - 1) * rows + op.m * of.operands, CHANNEL: blocks * of.index(core, groups * width)},
+        extra=np.where(of.operands > 0, blocks * groups * core.issues(core.main), 0.0),
     )  # fmt: skip
     busy = core.rows * width * op.k / splits * of.kept / core.mm_rate
     idle = _uncovered(op.k / core.size["p_k"], splits, busy, of.weights(width) / splits / core.paths[CROSS])
-    multiply = Stream("mm", busy + idle, beats, after=0, idle_s=idle)
-    special = Stream("misc", op.m * of.passes / (blocks * groups) / core.special, blocks * groups, after=1)
-    results = blocks * groups * core.rows * width * nbytes(op.activations)
-    store = core.store(core.main, results, blocks * groups, after=2, issued=core.channels)
+    multiply = Stream("mm", busy + idle, beats, after=0, idle_s=idle, issued=beats)
+    tiles = blocks * groups
+    special = Stream("misc", op.m * of.passes / tiles / core.special, tiles, after=1, issued=tiles * of.chain)
+    store = core.store(core.main, tiles * core.rows * width * nbytes(op.activations), tiles, after=2)
     return core.stage([load, multiply, special, store], times=op.groups)
 
 
@@ -275,7 +288,7 @@ def _elements(op: Elementwise, core: _Core) -> Stage:
     """Element-wise work on its own: read, work, write, a row a beat."""
     rows, width = np.ceil(op.tokens), nbytes(op.stream)
     load = core.load(core.main, op.tokens * op.read * width, rows)
-    special = Stream("misc", op.tokens * op.passes / rows / core.special, rows, after=0)
+    special = Stream("misc", op.tokens * op.passes / rows / core.special, rows, after=0, issued=rows)
     return core.stage([load, special, core.store(CHANNEL, op.output_bytes, rows, after=1)])
 
 
@@ -292,18 +305,18 @@ def _decodes(op: AttentionOp, core: _Core) -> Iterator[Stage]:
     loaded = np.where(np.less(length, width), length, groups * width)
     score = core.load(
         core.main, every * shared * loaded * op.qk_dim * kv, every * groups, lead={CROSS: every * op.qk_dim * element},
-        ahead=np.floor(core.mv_buffer / (width * op.qk_dim * kv)), issued=core.channels,
+        ahead=np.floor(core.mv_buffer / (width * op.qk_dim * kv)),
     )  # fmt: skip
-    multiply = Stream("mv", width * op.qk_dim / core.mv_rate, every * groups, after=0)
-    softmax = Stream("misc", 2 * length / core.special, every, after=1)
+    multiply = Stream("mv", width * op.qk_dim / core.mv_rate, every * groups, after=0, issued=every * groups)
+    softmax = Stream("misc", 2 * length / core.special, every, after=1, issued=every)
     yield core.stage([score, multiply, softmax, core.store(CHANNEL, every * length * element, after=2)])
     splits = np.ceil(length / core.size["p_k"] / core.size["mv_blocks"])
     values = core.load(
         core.main, every * shared * length * op.v_dim * kv, every * splits, lead={CROSS: every * length * element},
-        ahead=np.floor(core.mv_buffer / (op.v_dim * length * kv / splits)), issued=core.channels,
+        ahead=np.floor(core.mv_buffer / (op.v_dim * length * kv / splits)),
     )  # fmt: skip
     columns = np.ceil(op.v_dim / width) * width
-    weigh = Stream("mv", columns * length / splits / core.mv_rate, every * splits, after=0)
+    weigh = Stream("mv", columns * length / splits / core.mv_rate, every * splits, after=0, issued=every * splits)
     yield core.stage([values, weigh, core.store(CHANNEL, every * op.v_dim * element, after=1)])
 
 
@@ -318,8 +331,9 @@ def _prompts(op: AttentionOp, core: _Core) -> Iterator[Stage]:
         CROSS, every * columns * op.qk_dim * element, every * columns / width, lead={core.main: rows},
         beside={core.main: (every - 1) * rows}, ahead=2.0,
     )  # fmt: skip
-    multiply = Stream("mm", core.rows * width * op.qk_dim / core.mm_rate, every * columns / width, after=0)
-    softmax = Stream("misc", 2 * op.kept * op.pairs * op.heads / every / core.special, every, after=1)
+    tiles = every * columns / width
+    multiply = Stream("mm", core.rows * width * op.qk_dim / core.mm_rate, tiles, after=0, issued=tiles)
+    softmax = Stream("misc", 2 * op.kept * op.pairs * op.heads / every / core.special, every, after=1, issued=every * core.rows)
     yield core.stage([score, multiply, softmax, core.store(core.main, every * core.rows * columns * element, every, after=2)])
     beats = every * np.ceil(op.v_dim / width)
     scores = core.rows * length * element
@@ -327,7 +341,7 @@ def _prompts(op: AttentionOp, core: _Core) -> Iterator[Stage]:
         CROSS, beats * width * length * element, beats, lead={core.main: scores}, beside={core.main: (every - 1) * scores},
         ahead=2.0,
     )  # fmt: skip
-    weigh = Stream("mm", core.rows * width * length / core.mm_rate, beats, after=0)
+    weigh = Stream("mm", core.rows * width * length / core.mm_rate, beats, after=0, issued=beats)
     yield core.stage([values, weigh, core.store(core.main, beats * core.rows * width * element, beats, after=1)])
 
 

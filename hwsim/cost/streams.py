@@ -30,9 +30,9 @@ class Stream:
     """`beats` equal instructions of `seconds` each on the instruction unit `unit`.
 
     `after` is the position in its stage of the stream whose results it takes, -1 for none, and which has a multiple of its
-    beats. `lead_s` comes before the first beat (operands that are loaded once), `ahead` is how many beats fit into
-    the buffer in front of the stream that takes its results, 0 for any number; `issued` is how many instructions a beat is,
-    `traffic` the bytes per memory of all its beats. Of the seconds of a beat the unit waits for `idle_s`.
+    beats. `lead_s` comes before the first beat (operands that are loaded once), `ahead` is how many beats fit into the buffer in
+    front of the stream that takes its results, 0 for any number; `issued` is how many instructions all its beats are, and
+    `traffic` their bytes per memory. Of the seconds of a beat the unit waits for `idle_s`.
     """
 
     unit: str
