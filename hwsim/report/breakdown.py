@@ -131,7 +131,7 @@ def _shares(grid: pd.DataFrame, colours: Mapping[str, str], unit: str, title: st
     }
     figure.add_trace(go.Scatter(x=list(totals), y=rows, **ends))
     axis = si_axis(unit, float(totals.max()) * 1.3, title)
-    return styled(figure, 64 + 26 * len(rows), barmode="stack", xaxis=axis, yaxis={"autorange": "reversed"})
+    return styled(figure, 64 + 26 * max(len(rows), 2), barmode="stack", xaxis=axis, yaxis={"autorange": "reversed"})
 
 
 def _side_by_side(grid: pd.DataFrame, names: list[str], colours: Mapping[str, str], unit: str, title: str) -> go.Figure:

@@ -80,6 +80,7 @@ def _divided(row: TraceRow, count: int) -> TraceRow:
         row, start_s=row.start_s / count, end_s=row.end_s / count, op=row.op / count, bytes=part(dict(row.bytes)),
         joules=part(dict(row.joules)), operands=part(dict(row.operands)), fixed_s=row.fixed_s / count,
         compute_s=row.compute_s / count, memory_s=row.memory_s / count, repeat=row.repeat // count, steps=1,
+        lanes=part(dict(row.lanes)),
     )  # fmt: skip
 
 

@@ -114,6 +114,7 @@ def _bar(row: TraceRow, pid: int, tid: int) -> Event:
     amounts = {"operations": row.op, "bytes": moved, "operations/byte": row.op / moved if moved else 0.0, "joules": joules}
     args: dict[str, Any] = {name: _short(value) for name, value in amounts.items() if value}
     args |= {"bound": row.bound, "format": row.precision, "method": row.method, "repeat": row.repeat}
+    args |= {f"{unit} busy (us)": _short(seconds * 1e6) for unit, seconds in row.lanes.items()}
     return {"ph": "X", "name": row.name, "cat": row.kind, "pid": pid, "tid": tid, **_when(row.start_s, row.end_s), "args": args}
 
 
