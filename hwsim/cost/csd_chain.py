@@ -236,7 +236,8 @@ def _by_vectors(of: _Product, core: _Core) -> Stage:
     load = core.load(
         core.main, of.weights(loaded), groups * splits, lead={CROSS: op.m * op.k * nbytes(op.activations)},
         beside={CHANNEL: of.index(core, loaded) + op.m * of.operands},
-        ahead=np.floor(core.mv_buffer / (of.weights(width) / splits)), extra=np.where(of.operands > 0, groups * core.issues(core.main), 0.0),
+        ahead=np.floor(core.mv_buffer / (of.weights(width) / splits)),
+        extra=groups * core.issues(core.main) * np.greater(of.operands, 0),
     )  # fmt: skip
     multiplying = op.m * width * op.k / splits * of.kept / core.mv_rate
     multiply = Stream("mv", multiplying, groups * splits, after=0, issued=op.m * groups * splits)
@@ -255,7 +256,7 @@ def _by_blocks(of: _Product, core: _Core) -> Stage:
     load = core.load(
         CROSS, blocks * of.weights(groups * width), beats, lead={core.main: rows}, ahead=2.0,
         beside={core.main: (blocks - 1) * rows + op.m * of.operands, CHANNEL: blocks * of.index(core, groups * width)},
-        extra=np.where(of.operands > 0, blocks * groups * core.issues(core.main), 0.0),
+        extra=blocks * groups * core.issues(core.main) * np.greater(of.operands, 0),
     )  # fmt: skip
     busy = core.rows * width * op.k / splits * of.kept / core.mm_rate
     idle = _uncovered(op.k / core.size["p_k"], splits, busy, of.weights(width) / splits / core.paths[CROSS])

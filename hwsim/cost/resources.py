@@ -12,8 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
+
 from hwsim.device import Device, Unit
 from hwsim.errors import CapacityError, InputError
+from hwsim.op import Array
 
 _BLOCK = 4096.0  # bytes of a block RAM, at 64 of 72 bits
 _IN_BLOCK_RAM = ("b", "global", "meta", "fsb", "bias")
@@ -28,16 +31,16 @@ def matrix_unit(device: Device) -> tuple[str, Unit]:
     raise InputError(f"{device.name}: no matmul unit with cost csd_chain, cores and clock; accepted: a device like u280")
 
 
-def resources(device: Device) -> dict[str, float]:
+def resources(device: Device) -> dict[str, Array]:
     """DSP, URAM and BRAM blocks and memory channels that the cores take, and bytes/s of these channels."""
     _, unit = matrix_unit(device)
     size, cores = unit.organisation, float(unit.cores or 0)
-    wide = float(size["p_m"] * size["p_k"] * size["mpu"])
-    held = sum(math.ceil(float(device.buffers[name].capacity) / _BLOCK) for name in _IN_BLOCK_RAM if name in device.buffers)
-    channels = (float(size["mpu"]) / 8 + 2) * cores
+    wide = size["p_m"] * size["p_k"] * size["mpu"]
+    held = sum(np.ceil(device.buffers[name].capacity / _BLOCK) for name in _IN_BLOCK_RAM if name in device.buffers)
+    channels = (size["mpu"] / 8 + 2) * cores
     return {
-        "dsp": math.ceil(wide * float(size["p_n"]) / float(size["macs_per_dsp"])) * cores,
-        "uram": math.ceil(wide / 8) * cores,
+        "dsp": np.ceil(wide * size["p_n"] / size["macs_per_dsp"]) * cores,
+        "uram": np.ceil(wide / 8) * cores,
         "bram": held * cores,
         "channels": channels,
         "bandwidth": channels * _channel(device, unit),
@@ -49,11 +52,11 @@ def check_part(device: Device) -> None:
     name, unit = matrix_unit(device)
     needed = resources(device)
     for resource in ("dsp", "uram", "bram", "channels"):
-        has = float(unit.organisation.get(resource, math.inf))
-        if needed[resource] > has:
+        has = unit.organisation.get(resource, math.inf)
+        if np.any(needed[resource] > has):
             sizes = ", ".join(f"{one} {_size(unit, one):g}" for one in _SIZES)
             raise CapacityError(
-                f"{device.name}: units.{name} takes {needed[resource]:g} {resource}, the part has {has:g}; "
+                f"{device.name}: units.{name} takes {np.max(needed[resource]):g} {resource}, the part has {np.max(has):g}; "
                 f"accepted: smaller sizes than {sizes}"
             )
 
@@ -70,12 +73,12 @@ def sized(device: Device, sizes: Mapping[str, float]) -> Device:
     new = {one: float(sizes.get(one, _size(old, one))) for one in _SIZES}
     channel = _channel(device, old) * new["cores"]
     path = f"units.{name}"
-    changed = {f"{path}.organisation.{one}": new[one] for one in ("p_m", "p_k", "p_n", "mpu")}
+    changed: dict[str, Array] = {f"{path}.organisation.{one}": new[one] for one in ("p_m", "p_k", "p_n", "mpu")}
     changed |= {
         f"{path}.cores": int(new["cores"]),
-        f"{path}.peak.int8": 2 * math.prod(new.values()) * float(old.clock or 0),
-        f"{path}.port": new["mpu"] / 8 * channel * float(old.efficiency),
-        **{f"{path}.ports.{port}": channel * float(old.efficiency) for port in ("channel", "cross")},
+        f"{path}.peak.int8": 2 * math.prod(new.values()) * (old.clock or 0.0),
+        f"{path}.port": new["mpu"] / 8 * channel * old.efficiency,
+        **{f"{path}.ports.{port}": channel * old.efficiency for port in ("channel", "cross")},
         **{f"memories.{port}.bandwidth": channel for port in ("channel", "cross")},
     }
     machine = device.with_values(changed)
@@ -83,11 +86,11 @@ def sized(device: Device, sizes: Mapping[str, float]) -> Device:
     return machine
 
 
-def _channel(device: Device, unit: Unit) -> float:
+def _channel(device: Device, unit: Unit) -> Array:
     """Bytes/s of one channel of the memory."""
     memory = device.memories[unit.memory]
-    return float(memory.bandwidth) / float(memory.organisation["channels"])
+    return memory.bandwidth / memory.organisation["channels"]
 
 
 def _size(unit: Unit, name: str) -> float:
-    return float((unit.cores or 0) if name == "cores" else unit.organisation[name])
+    return float(np.max((unit.cores or 0) if name == "cores" else unit.organisation[name]))

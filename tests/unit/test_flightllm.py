@@ -9,6 +9,7 @@ from hwsim.catalogue import load_device, load_model
 from hwsim.cost import price
 from hwsim.cost.resources import resources, sized
 from hwsim.cost.streams import Stage, Stream
+from hwsim.engine import estimate
 from hwsim.errors import CapacityError, InputError, PlacementError
 from hwsim.job import Context, Job, run
 from hwsim.lowering.batch import decode
@@ -177,3 +178,14 @@ def test_formats_that_the_engine_has_not_are_refused(vhk158):
 def test_a_network_beyond_the_memory_is_refused():
     with pytest.raises(CapacityError, match="memory hbm"):
         run("llama-2-13b", "u280", Job(weights="int8"))
+
+
+def test_design_points_are_each_alone(vhk158):
+    """Three bandwidths as one array, against a run of each."""
+    bandwidths, model = np.array([400e9, 879.609e9, 2e12]), load_model("llama-2-7b")
+    many = vhk158.with_values({"memories.hbm.bandwidth": bandwidths})
+    found = estimate(Context(model, many, Job()).rows(decode(1, 512)), many).latency_s
+    for value, seconds in zip(bandwidths, found, strict=True):
+        assert seconds == pytest.approx(
+            run(model, vhk158, Job(phase="decode", prompt=512, set={"memories.hbm.bandwidth": value})).latency_s
+        )
