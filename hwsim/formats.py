@@ -2,7 +2,7 @@
 
 These are definitions of the formats (IEEE 754, OCP FP8 and MX, NVFP4), not hardware numbers. Block formats count their
 scales: MXFP4 has one 8-bit scale per 32 elements, NVFP4 one 8-bit scale per 16, fp8_block one fp32 scale per 128 x 128 tile.
-Group-scaled integers are written int4_g128: 4 bits and one 16-bit scale per 128 elements.
+Group-scaled integers are written int4_g128: 4 bits and one 16-bit scale per 128 elements; int3.5 is a mix of widths of that mean.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _WIDER = {
     "tf32": ("fp32",),
     "fp32": (),
 }
-_INTEGER = re.compile(r"int([1-8]|16)(?:_g(16|32|64|128|256))?")
+_INTEGER = re.compile(r"int([1-8]|[1-7]\.\d{1,3}|16)(?:_g(16|32|64|128|256))?")
 
 
 @lru_cache(maxsize=256)
@@ -40,7 +40,7 @@ def bits(name: str) -> float:
     match = _INTEGER.fullmatch(name)
     if match is None:
         raise InputError(f"number format {name!r} is not known; accepted: {', '.join(BITS)}, intN or intN_gGROUP")
-    return int(match[1]) + (16 / int(match[2]) if match[2] else 0)
+    return float(match[1]) + (16 / int(match[2]) if match[2] else 0.0)
 
 
 def nbytes(name: str) -> float:
@@ -63,7 +63,7 @@ def candidates(precision: str) -> tuple[str, ...]:
 def _plain(name: str) -> str:
     """The arithmetic format behind a storage format: int4_g128 -> int4, mxfp4 -> fp4, fp8_block -> fp8."""
     if name.startswith("int"):
-        width = int(bits(name.split("_", maxsplit=1)[0]))
+        width = bits(name.split("_", maxsplit=1)[0])
         return "int4" if width <= 4 else "int8" if width <= 8 else "int16"
     for plain in ("fp4", "fp8"):
         if plain in name:
