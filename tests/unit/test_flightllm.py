@@ -104,7 +104,9 @@ def test_sparse_indices_are_traffic(vhk158):
     assert cost(gemm(), indexed).traffic == cost(gemm(), vhk158).traffic
 
 
-@pytest.mark.parametrize(("weights", "bytes_each"), [("int2", 0.25), ("int3", 0.375), ("int3.5", 0.4375), ("int4", 0.5), ("int8", 1.0)])
+@pytest.mark.parametrize(
+    ("weights", "bytes_each"), [("int2", 0.25), ("int3", 0.375), ("int3.5", 0.4375), ("int4", 0.5), ("int8", 1.0)]
+)
 def test_narrow_weights_are_loaded_as_stored_and_multiplied_as_int8(vhk158, weights, bytes_each):
     found = cost(gemm(n=51200.0, weights=weights), vhk158)
     assert found.traffic["hbm"] == pytest.approx(51200 * 4096 * bytes_each)
