@@ -261,6 +261,7 @@ _REASONS = 3  # sorts of rejection that are named
 
 def served(document: Mapping[str, Any]) -> Shown:
     """The document of `hwsim serve` without its latencies, a fact a line."""
+    dry = "" if document["energy_j"] or not document["completed"] else "No energy: the device file holds no energy numbers."
     facts = [
         *_load(document),
         ("time from first arrival to last token", seconds(document["makespan_s"])),
@@ -272,11 +273,10 @@ def served(document: Mapping[str, Any]) -> Shown:
         ("KV cache in use at most", percent(document["kv_peak"])),
         ("preemptions", f"{document['preemptions']:,}"),
         ("steps", f"{document['steps']:,}"),
-        ("energy", quantity(document["energy_j"], "J") if document["energy_j"] else NONE),
+        ("energy", NONE if dry else quantity(document["energy_j"], "J")),
         ("energy per output token", quantity(document["energy_per_token_j"] or math.nan, "J")),
     ]
     why = f"Rejected: {'; '.join(document['reasons'][:_REASONS])}." if document["reasons"] else ""
-    dry = "" if document["energy_j"] or not document["completed"] else "No energy: the device file holds no energy numbers."
     return Shown(("", document["arch"]), facts, frozenset({1}), note=" ".join(filter(None, (why, dry))))
 
 
@@ -287,6 +287,11 @@ def _load(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [offered, *((name, f"{document[name]:,}") for name in ("requests", "completed", "rejected"))]
 
 
+_CAPACITY = {
+    "exact": "{:g}", "at most": "at most {:g}", "none": "no limit found", "unmet": "none of those tried",
+}  # fmt: skip
+
+
 def _goal(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What met the objective; nothing where there is none."""
     if "slo" not in document:
@@ -294,9 +299,8 @@ def _goal(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     met = f"{document['slo_met']:,} ({percent(document['slo_met'] / document['requests'])})"
     found = [(f"requests within {document['slo']}", met), ("goodput, requests/s within it", number(document["goodput"]))]
     if "capacity" in document:
-        rate = document["capacity"]["rate"]
         title = f"capacity, highest requests/s with {percent(document['slo_part'])} within it"
-        found.append((title, number(rate) if rate else "none of those tried"))
+        found.append((title, _CAPACITY[document["capacity"]["limit"]].format(document["capacity"]["rate"])))
     return found
 
 
@@ -321,7 +325,7 @@ def rates(document: Mapping[str, Any]) -> Shown:
     """Every rate that a capacity search tried."""
     part = document["slo_part"]
     lines = [
-        (f"{one['rate']:.4g}", percent(one["met"]), "yes" if one["met"] >= part else "no")
+        (f"{one['rate']:g}", percent(one["met"]), "yes" if one["met"] >= part else "no")
         for one in document["capacity"]["tried"]
     ]
     return Shown(("requests/s", "within the objective", "kept"), lines, frozenset({0, 1}))

@@ -9,6 +9,7 @@ A load is one of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -24,7 +25,7 @@ from hwsim.serving.capacity import Capacity, capacity
 from hwsim.serving.cluster import Progress
 from hwsim.serving.drawn import arrival_times, drawn_requests
 from hwsim.serving.objective import Objective, read_objective
-from hwsim.serving.requests import Requests, has_arrivals, read_lengths, read_trace
+from hwsim.serving.requests import LATEST, Requests, has_arrivals, read_lengths, read_trace
 from hwsim.serving.served import Served
 from hwsim.serving.service import Service, serve
 
@@ -55,7 +56,7 @@ class Load:
             if getattr(self, name) == "":
                 raise InputError(f"--{name.replace('_', '-')}: ''; accepted: the name of a distribution")
         if self.rate is not None and not 0 < self.rate < 1e9:
-            raise InputError(f"--rate: {self.rate:g}; accepted: requests per second above 0")
+            raise InputError(f"--rate: {self.rate:g}; accepted: requests per second above 0 and below 1e9")
         if self.num_requests is not None and self.num_requests < 1:
             raise InputError(f"--num-requests: {self.num_requests}; accepted: a whole number from 1")
         if not 0 <= self.seed < 2**63:
@@ -92,7 +93,9 @@ class Load:
         """The requests; at any rate where none is given."""
         if self.timed:
             return self._traced()
-        rate = None if self.concurrency is not None else self.rate or _ANY_RATE
+        return self._untimed(None if self.concurrency is not None else self.rate or _ANY_RATE)
+
+    def _untimed(self, rate: float | None) -> Requests:
         arrivals = self.arrivals or ARRIVALS
         if self.trace is None:
             prompts, outputs = self.prompt_dist or PROMPTS, self.output_dist or OUTPUTS
@@ -101,6 +104,13 @@ class Load:
         self._enough(len(prompt))
         when = np.zeros(len(prompt)) if rate is None else arrival_times(len(prompt), rate, arrivals, self.seed)
         return Requests(when, prompt, output, np.zeros_like(prompt))
+
+    def at(self) -> Callable[[float], Requests]:
+        """Its requests at any rate, those that --rate would ask for."""
+        if self.timed:
+            return replace(self, rate=None).requests().at_rate
+        unit = self._untimed(1.0)
+        return lambda rate: replace(unit, arrival_s=unit.arrival_s / rate)
 
     def _traced(self) -> Requests:
         asked = read_trace(str(self.trace), self.num_requests)
@@ -111,8 +121,11 @@ class Load:
             )
         if self.rate is None:
             return asked
+        found = asked.at_rate(self.rate)
+        if not found.arrival_s[-1] <= LATEST:
+            raise InputError(f"--rate: {self.rate:g}; accepted: one at which {len(found)} requests arrive within {LATEST:g} s")
         note = f"arrivals of {self.trace} stretched from {asked.rate:.4g} to {self.rate:g} requests/s"
-        return replace(asked.at_rate(self.rate), notes=(*asked.notes, note))
+        return replace(found, notes=(*asked.notes, note))
 
     def _enough(self, there: int) -> None:
         if there < (self.num_requests or 0):
@@ -173,20 +186,40 @@ class Outcome:
     @property
     def notes(self) -> list[str]:
         """What a reader should know."""
-        return [*self.served.notes, *self._sample_notes()]
+        return [*self.served.notes, *self._search_notes()]
 
-    def _sample_notes(self) -> list[str]:
-        """Whether there were enough requests to trust the capacity that was found."""
+    @property
+    def limit(self) -> str:
+        """What the rate that a search found is: "exact", "at most" where a longer load keeps less, "none" where all were kept.
+
+        "unmet" where no rate was.
+        """
         if self.goal is None or self.capacity is None or self.capacity.best is None:
-            return []
+            return "unmet"
         if self.capacity.tried[-1][1] >= self.goal.part:
-            return ["every rate was kept, even all requests at once: more of them (--num-requests) would find a limit"]
-        best = self.capacity.best
-        arrive, takes = len(best.requests) / self.capacity.rate, best.summary("e2e_s")["mean"] or 0.0
-        if arrive >= _LONG * takes:
+            return "none"
+        return "exact" if self._arrive >= _LONG else "at most"
+
+    @property
+    def _arrive(self) -> float:
+        """How long the requests arrive at the rate that was found, in times that one takes."""
+        best = self.capacity.best if self.capacity else None
+        if self.capacity is None or best is None:
+            return 0.0
+        return len(best.requests) / self.capacity.rate / (best.summary("e2e_s")["mean"] or math.inf)
+
+    def _search_notes(self) -> list[str]:
+        """What the search found, where it is no capacity, and how to see it again."""
+        if self.capacity is None or self.limit == "unmet":
             return []
-        times = f"all requests arrive within {arrive / takes:.2g} times as long as one takes"
-        return [f"capacity: {times}, too soon for a queue to grow; more of them (--num-requests) keep a lower rate"]
+        if self.limit == "none":
+            return ["capacity: even all requests at once keep the objective; more of them (--num-requests) would find a limit"]
+        many = len(self.served.requests)
+        found = [f"capacity: --rate {self.capacity.rate:g} --num-requests {many} instead of the search serves the same requests"]
+        if self.limit == "at most":
+            times = f"all requests arrive within {self._arrive:.2g} times as long as one takes"
+            found.append(f"capacity: {times}, too soon for a queue to grow; more of them (--num-requests) keep a lower rate")
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document: that of the run, the load, the objective, the search."""
@@ -197,7 +230,7 @@ class Outcome:
             found["slo_part"] = self.goal.part
         if self.capacity:
             tried = [{"rate": tried, "met": met} for tried, met, _ in self.capacity.tried]
-            found["capacity"] = {"rate": self.capacity.rate, "tried": tried}
+            found["capacity"] = {"rate": self.capacity.rate, "limit": self.limit, "tried": tried}
         return found
 
 
@@ -208,6 +241,11 @@ def outcome(
 
     Raises InputError for what is not understood or asks for nothing, CapacityError where weights and cache have no room.
     """
+    if goal is None and load.trace and not load.complete:
+        raise InputError(
+            f"--requests {load.trace}: lengths without arrival_s; accepted: with --rate R or --concurrency N, "
+            "or --slo to search the highest rate"
+        )
     if goal is None and not load.complete:
         raise InputError(
             "no requests; accepted: --requests FILE, --rate R or --concurrency N, or --slo to search the highest rate"
@@ -222,7 +260,8 @@ def outcome(
 
     if goal is None or (load.complete and not goal.search):
         return Outcome(served(asked), load.concurrency, goal)
-    found = capacity(asked, served, goal.objective, goal.part)
+    at, start = load.at(), asked.rate if load.timed else load.rate or _ANY_RATE
+    found = capacity(start, lambda rate: served(at(rate)), goal.objective, goal.part)
     run = served(asked) if load.complete else found.best or found.tried[-1][2]
     return Outcome(run, None, goal, found)
 

@@ -62,9 +62,11 @@ def room(context: Context, size: int, max_seqs: int, largest_step: int, fraction
         have = float(context.device.memories[memory].capacity) * fraction - reserved
         free = have - used.get((stage, memory), 0.0) - aside.get((stage, memory), 0.0)
         if free < need:
+            block = f", a block of {size} tokens {show(need, 'B')}" if free > 0 else ""
             raise CapacityError(
                 f"{context.device.name}: memory {memory} has {show(have, 'B')} for serving, weights and activations take "
-                f"{show(have - free, 'B')}; accepted: narrower formats, more devices or a higher --kv-fraction"
+                f"{show(have - free, 'B')}{block}; accepted: narrower formats, more devices, a higher --kv-fraction, "
+                f"smaller --max-batched-tokens, --max-seqs or --block"
             )
         if need:
             found.append(int(free // need))

@@ -42,15 +42,18 @@ def drawn_requests(many: int, rate: float | None, arrivals: str, prompts: str, o
 
 
 def arrival_times(many: int, rate: float, arrivals: str, seed: int) -> Floats:
-    """Arrival times in seconds, the first after one gap. InputError for a rate or a distribution that is none."""
+    """Arrival times in seconds, the first after one gap; another rate divides the same ones by another number.
+
+    InputError for a rate or a distribution that is none.
+    """
     if not 0 < rate < 1e9:
         raise InputError(f"rate: {rate}; accepted: requests per second above 0")
     name, given = _read(arrivals, ("poisson", "gamma", "constant"), "arrivals")
     rng = stream(seed, "arrivals")
     squared = given.get("cv", 1.0) ** 2
     with np.errstate(over="ignore"):
-        gaps = rng.gamma(1.0 / squared, squared / rate, many)
-        times = np.arange(1, many + 1) / rate if name == "constant" else np.cumsum(gaps)
+        gaps = np.ones(many) if name == "constant" else rng.gamma(1.0 / squared, squared, many)
+        times = np.cumsum(gaps) / rate
     if not times[-1] <= LATEST:
         raise InputError(f"rate: {rate}; accepted: one at which {many} requests arrive within {LATEST:g} s")
     return np.asarray(times)

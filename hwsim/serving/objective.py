@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsim.errors import InputError
-from hwsim.quantity import parse
+from hwsim.quantity import parse, show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,7 @@ class Objective:
     bounds: Mapping[str, float]
 
     def __str__(self) -> str:
-        return ",".join(f"{name}={bound:g}s" for name, bound in self.bounds.items())
+        return ",".join(f"{name}={show(bound, 's', 6).replace(' ', '')}" for name, bound in self.bounds.items())
 
     def met(self, table: pd.DataFrame) -> NDArray[np.bool_]:
         """Which rows of a table of requests were completed within all bounds."""

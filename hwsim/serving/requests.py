@@ -49,9 +49,10 @@ class Requests:
         return (len(self) - 1) / span if span else 0.0
 
     def at_rate(self, rate: float) -> Requests:
-        """The same requests with all gaps stretched, so that `rate` arrive in a second. InputError where all arrive at once."""
+        """The same requests with all gaps stretched, so that `rate` arrive in a second. InputError where there are no gaps."""
         if not self.rate:
-            raise InputError("rate: these requests all arrive at once; accepted: requests with arrival times that differ")
+            many = "a single request" if len(self) == 1 else "requests that all arrive at once"
+            raise InputError(f"rate: {many} cannot be stretched to a rate; accepted: arrival times that differ, or no rate")
         if not 0 < rate < float("inf"):
             raise InputError(f"rate: {rate}; accepted: requests per second above 0")
         since = (self.arrival_s - self.arrival_s[0]) * (self.rate / rate)
@@ -102,7 +103,8 @@ def _table(path: Path, most: int = MAX_ROWS + 1) -> pd.DataFrame:
 
     try:
         if not path.is_file():
-            raise InputError(f"{str(path)[:200]}: no such file; accepted: a CSV or JSONL file of requests")
+            what = "a folder" if path.is_dir() else "no such file"
+            raise InputError(f"{str(path)[:200]}: {what}; accepted: a CSV or JSONL file of requests")
         if path.suffix in (".jsonl", ".json"):
             table = pd.read_json(path, lines=True, dtype=False, nrows=most, compression=None)
         else:

@@ -126,13 +126,14 @@ class Served:
     def to_dict(self, objective: Objective | None = None) -> dict[str, Any]:
         """The JSON document of `hwsim serve`."""
         reasons = Counter(self.fates.rejected.values()).most_common(5)
+        per_token = self.energy_j / self.tokens if self.tokens and self.energy_j else None
         found = {
             "model": self.model, "arch": self.arch, "requests": len(self.requests), "completed": self.completed,
             "rejected": len(self.fates.rejected), "makespan_s": self.makespan_s,
             **{name: self.summary(name) for name in ("ttft_s", "tpot_s", "tbt_s", "e2e_s", "queue_s")},
             "tokens": self.tokens, "prompt_tokens": int(self.requests.prompt[~np.isnan(self.fates.finished_s)].sum()),
             "tokens_per_s": self.tokens_per_s, "requests_per_s": self.requests_per_s, "energy_j": self.energy_j,
-            "energy_per_token_j": self.energy_j / self.tokens if self.tokens else None, "joules": dict(self.joules),
+            "energy_per_token_j": per_token, "joules": dict(self.joules),
             "utilisation": self.utilisation, "kv_blocks": self.room.blocks, "kv_block_tokens": self.room.size,
             "kv_peak": float(self.steps["blocks"].max() / self.room.blocks) if len(self.steps) else 0.0,
             "preemptions": int(self.fates.preemptions.sum()), "steps": int(self.steps["steps"].sum()),

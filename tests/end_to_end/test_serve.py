@@ -82,6 +82,7 @@ def test_capacity_is_where_the_queue_of_a_single_server_grows_too_long():
     assert expected / 1.011 < found["capacity"]["rate"] <= expected * 1.000001
     assert found["rate"] == pytest.approx(found["capacity"]["rate"])  # the run that is shown is the one at that rate
     assert found["slo_met"] == 11
+    assert found["capacity"]["limit"] == "at most"
     assert any("too soon for a queue to grow" in note for note in found["notes"])  # s x 10 of arrivals, a request takes up to 2 s
     kept = {one["rate"]: one["met"] == 1 for one in found["capacity"]["tried"]}
     assert kept == {rate: rate <= expected for rate in kept}
@@ -93,7 +94,26 @@ def test_capacity_of_a_load_with_a_rate_leaves_its_run_alone():
     )
     assert {name: search[name] for name in plain if name != "notes"} == {name: plain[name] for name in plain if name != "notes"}
     assert search["capacity"]["rate"] > 1e6  # ten requests at once all keep it
-    assert any("every rate was kept" in note for note in search["notes"])
+    assert search["capacity"]["limit"] == "none"
+    assert any("even all requests at once" in note for note in search["notes"])
+
+
+@pytest.mark.parametrize("load", [("--arrivals", "poisson"), ("--arrivals", "gamma:cv=3"), ("--arrivals", "constant"), ()])
+def test_the_capacity_that_is_printed_keeps_the_objective_when_it_is_replayed(tmp_path, load):
+    drawn = ("--num-requests", "60", "--seed", "5", "--prompt-dist", "300", "--output-dist", "1")
+    timed = trace(tmp_path, *((when**1.1, 300, 1) for when in range(60)))
+    options = (*drawn, *load) if load else ("--requests", timed)
+    asked = ("serve", *SMALL, *options, "--capacity", "--max-seqs", "1", "--slo", "queue=1ms", "--slo-part", "0.9")
+    rate, many = re.search(r"--rate (\S+) --num-requests (\S+)", hwsim(*asked)[1]).groups()
+    found = document(*asked)
+    assert found["capacity"]["rate"] == float(rate)
+    replay = ("serve", *SMALL, *options, "--max-seqs", "1", "--slo", "queue=1ms")
+    again = document(*replay, "--rate", rate, "--num-requests", many)
+    assert again["slo_met"] >= 54
+    tried = [one["met"] for one in found["capacity"]["tried"] if one["rate"] == found["capacity"]["rate"]]
+    assert tried == [again["slo_met"] / 60]
+    higher = document(*replay, "--rate", str(1.02 * float(rate)), "--num-requests", many)
+    assert higher["slo_met"] < 54
 
 
 def test_a_load_that_is_long_enough_has_no_note_on_its_capacity():
@@ -101,12 +121,14 @@ def test_a_load_that_is_long_enough_has_no_note_on_its_capacity():
     asked = ("--max-seqs", "1", "--prompt-dist", "256", "--output-dist", "1", "--num-requests", "20", "--arrivals", "constant")
     found = served(*asked, "--slo", "queue=1ns", "--slo-part", "1")
     assert found["capacity"]["rate"] * found["e2e_s"]["mean"] == pytest.approx(1, rel=0.011)
-    assert not any("--num-requests" in note for note in found["notes"])
+    assert found["capacity"]["limit"] == "exact"
+    assert not any("too soon" in note for note in found["notes"])
 
 
 def test_a_rate_that_nothing_keeps_is_no_capacity():
     found = served("--num-requests", "3", *FIXED, "--slo", "ttft=1ns")
     assert (found["capacity"]["rate"], found["slo_met"], found["goodput"]) == (0, 0, 0)
+    assert (found["capacity"]["limit"], found["notes"]) == ("unmet", [])
 
 
 # ---- requests ------------------------------------------------------------------------------------------------------------------
@@ -129,6 +151,15 @@ def test_a_file_of_lengths_is_used_in_its_order(tmp_path):
     assert drawn["prompt_tokens"].tolist() == [256, 128, 64]
     assert rows(tmp_path, "--requests", file, "--concurrency", "1", "--num-requests", "2")["output_tokens"].tolist() == [8, 4]
     assert served("--requests", file, "--slo", "e2e=1s")["capacity"]["rate"] > 1
+
+
+def test_nothing_that_ran_took_no_energy():
+    nothing = ("serve", *SMALL, *ONE[:4], "--prompt-dist", "90000000")
+    found = document(*nothing)
+    assert (found["completed"], found["energy_j"], found["energy_per_token_j"]) == (0, 0, None)
+    text = hwsim(*nothing)[1]
+    assert re.search(r"energy +0 J", text)
+    assert re.search(r"energy per output token +-", text)
 
 
 def test_what_cannot_fit_is_rejected_with_its_reason(tmp_path):
@@ -325,6 +356,9 @@ def test_progress_goes_to_a_terminal_only(monkeypatch):
         (("--rate", "0"), ["--rate", "0"]),
         (("--rate", "-1"), ["--rate", "-1"]),
         (("--rate", "nan"), ["--rate", "nan"]),
+        (("--rate", "1e9"), ["--rate", "1e+09", "below 1e9"]),
+        (("--requests", "."), ["a folder"]),
+        ((*ONE, "--block", "90000000"), ["a block of 90000000 tokens", "TB", "--block"]),
         (("--rate", "fast"), ["--rate", "fast", "a number"]),
         (("--rate", "1", "--concurrency", "2"), ["--rate 1", "--concurrency 2", "one of them"]),
         (("--concurrency", "0"), ["concurrency", "0"]),
@@ -376,8 +410,14 @@ def test_files_that_say_otherwise_are_refused(tmp_path):
     assert "has 2; accepted" in refused("serve", *SMALL, "--requests", timed, "--num-requests", "3")
     at_once = trace(tmp_path, (5, 256, 8), (5, 256, 8))
     assert "all arrive at once" in refused("serve", *SMALL, "--requests", at_once, "--rate", "1")
+    single = trace(tmp_path, (5, 256, 8))
+    assert "a single request cannot be stretched" in refused("serve", *SMALL, "--requests", single, "--rate", "1")
+    timed = trace(tmp_path, (0, 256, 8), (1, 256, 8))
+    assert "2 requests arrive within" in refused("serve", *SMALL, "--requests", timed, "--rate", "1e-10")
     lengths = trace(tmp_path, (256, 8), columns="prompt_tokens,output_tokens")
-    assert "no requests" in refused("serve", *SMALL, "--requests", lengths)
+    line = refused("serve", *SMALL, "--requests", lengths)
+    assert "lengths without arrival_s" in line
+    assert "--rate" in line
     assert "an encoder" in refused("serve", "bert-base", "h100-ideal", *ONE)
 
 

@@ -106,7 +106,7 @@ def test_jsonl_that_is_refused(tmp_path, rows, words):
 
 def test_files_that_are_none(tmp_path):
     assert "no such file" in refused(read_trace, tmp_path / "nothing.csv")
-    assert "no such file" in refused(read_trace, tmp_path)
+    assert "a folder" in refused(read_trace, tmp_path)
     assert refused(read_trace, "x" * 5000)
     assert refused(read_trace, "a\0b")
     for name in ("t.csv.gz", "t.csv.zip", "t.csv.xz", "t.csv.bz2", "t.tar", "t.csv.zst"):
