@@ -30,7 +30,7 @@ _AS = {"attention_decode": "decode", "mla_decode": "decode", "attention_prefill"
 _TILE = 128.0
 
 
-def drawn(cost: Cost, op: Op, name: str, device: Device) -> Mapping[str, Array]:
+def energy(cost: Cost, op: Op, name: str, device: Device) -> Mapping[str, Array]:
     """Joules of `op` on the unit or link `name` by component, static power left out.
 
     By the board's watts; those of `cost`, an energy per operation and byte, where no power was fitted.

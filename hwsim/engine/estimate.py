@@ -15,7 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
-from hwsim.cost import drawn
+from hwsim.cost import energy
 from hwsim.device import Device
 from hwsim.engine.record import copies
 from hwsim.engine.tasks import Task, tasks
@@ -58,7 +58,7 @@ class Estimate:
         many = copies(self.tasks, self.device)
         for task in self.tasks:
             if not kinds or task.row.op.kind in kinds:
-                for component, joules in drawn(task.cost, task.row.op, task.row.unit, self.device).items():
+                for component, joules in energy(task.cost, task.row.op, task.row.unit, self.device).items():
                     spent = joules * task.scale * task.row.op.stands_for * many
                     totals[component] = totals.get(component, 0.0) + spent
         return totals

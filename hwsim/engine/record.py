@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from hwsim.cost import drawn
+from hwsim.cost import energy
 from hwsim.device import Device
 from hwsim.engine.tasks import Task
 from hwsim.op import Array
@@ -97,7 +97,7 @@ def _row(
     return TraceRow(
         name=op.name, kind=op.kind, unit=task.row.unit, start_s=start, end_s=end, op=total(op.ops * scale) * many,
         bytes={name: total(value * scale) * many for name, value in cost.traffic.items()},
-        joules={name: total(value * scale) * many for name, value in drawn(cost, op, task.row.unit, device).items()},
+        joules={name: total(value * scale) * many for name, value in energy(cost, op, task.row.unit, device).items()},
         operands={name: total(value * scale) * many for name, value in op.bytes.items()},
         bound=_bound(cost.method, end - start, 4 * math.ulp(end), fixed, compute, memory), fixed_s=fixed, compute_s=compute,
         memory_s=memory, block=op.block, repeat=op.repeat * points, steps=points, stage=op.stage, rank=op.rank,

@@ -325,7 +325,6 @@ def rates(document: Mapping[str, Any]) -> Shown:
     """Every rate that a capacity search tried."""
     part = document["slo_part"]
     lines = [
-        (f"{one['rate']:g}", percent(one["met"]), "yes" if one["met"] >= part else "no")
-        for one in document["capacity"]["tried"]
+        (f"{one['rate']:g}", percent(one["met"]), "yes" if one["met"] >= part else "no") for one in document["capacity"]["tried"]
     ]
     return Shown(("requests/s", "within the objective", "kept"), lines, frozenset({0, 1}))

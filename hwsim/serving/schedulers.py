@@ -70,10 +70,10 @@ def _running(queue: Queue) -> tuple[Batch, int, bool]:
     """What runs goes on, oldest first; the budget that is left, and whether anything was preempted for it."""
     batch: Batch = []
     budget, chunk, preempted = queue.max_batched_tokens, queue.chunk, False
-    for sequence in tuple(queue.running):
+    for sequence in queue.running:  # preemption takes from its end, so none that was scheduled
         left = sequence.left
         new = 1 if left == 1 and budget else min(left, budget, chunk)
-        if new <= 0 or sequence.blocks == 0:  # no budget, or preempted by an older one
+        if new <= 0:  # no budget
             continue
         while not queue.take(sequence, sequence.computed + new):
             preempted = True

@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsim.cost import drawn, price
+from hwsim.cost import energy, price
 from hwsim.device import Device
 from hwsim.engine import Estimate, estimate
 from hwsim.engine.record import copies
@@ -90,7 +90,7 @@ class Steps:
 
         `first` is the number of the first one, by which experts are drawn.
         """
-        on_gpu = self._drawn(step, n, first) if self.context.routing.seed is not None else self._tabled(step, n)
+        on_gpu = self._sampled(step, n, first) if self.context.routing.seed is not None else self._tabled(step, n)
         kernels = self._table(step.phases, step.tokens)[0].launches if self.host.launch else 0
         sequences = self._busiest(step).sequences / self.context.plan.dp
         return np.broadcast_to(self.host.seconds(on_gpu, kernels, sequences, bool(step.chunks)), (n,))
@@ -220,7 +220,7 @@ class Steps:
             self._spend_tabled(("decode",), run.sequences, run.steps, head=True)
         table, _ = self._table(phases, runs[0].tokens)
         for op in table.phased.values():
-            self._add(self._drawn_alone(resized(op, self._seen(op, runs)), table.many))
+            self._add(self._energy_alone(resized(op, self._seen(op, runs)), table.many))
 
     def _spend_tabled(self, phases: tuple[str, ...], total: int, steps: int, head: bool) -> None:
         table, at = self._table(phases, total)
@@ -235,18 +235,18 @@ class Steps:
         sequences = np.repeat([float(run.decoding) for run in runs], [run.steps for run in runs])
         return self._decoding(sequences, np.concatenate([run.read[window] for run in runs]))
 
-    def _drawn_alone(self, op: Op, many: float) -> dict[str, float]:
+    def _energy_alone(self, op: Op, many: float) -> dict[str, float]:
         """Joules per component of an op over all its points, where the policy sends it."""
         total: dict[str, float] = {}
         for row in place([op], self.device, self.context.policy):
             cost = price(row.op, row.unit, self.device, row.home)
-            for name, joules in drawn(cost, row.op, row.unit, self.device).items():
+            for name, joules in energy(cost, row.op, row.unit, self.device).items():
                 total[name] = total.get(name, 0.0) + float(np.sum(joules * (op.repeat * row.share))) * many
         return total
 
     # ---- with experts drawn ----------------------------------------------------------------------------------------------------
 
-    def _drawn(self, step: Step, n: int, first: int) -> Array:
+    def _sampled(self, step: Step, n: int, first: int) -> Array:
         whole = estimate(self._rows(step, n, first), self.device)
         self.priced = (step, n, whole) if self.context.plan.dp == 1 else None
         return whole.latency_s
@@ -360,7 +360,7 @@ class _Table:
         total: dict[str, Floats] = {}
         for task in every:
             many = task.scale * task.row.op.stands_for * self.many
-            for name, joules in drawn(task.cost, task.row.op, task.row.unit, self.device).items():
+            for name, joules in energy(task.cost, task.row.op, task.row.unit, self.device).items():
                 total[name] = total.get(name, 0.0) + np.broadcast_to(joules * many, (BLOCK,))
         return total
 

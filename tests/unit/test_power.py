@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import hwsim
-from hwsim.cost import drawn, price
+from hwsim.cost import energy, price
 from hwsim.errors import HwsimError
 from hwsim.kernels.sets import choose
 from hwsim.op import Gemm
@@ -22,7 +22,7 @@ def _gemm(m: float, **others: object) -> Gemm:
 def _watts(op: Gemm) -> float:
     """Over what the board draws at rest."""
     cost = price(op, "tensor", H200, HOME)
-    return sum(drawn(cost, op, "tensor", H200).values()) / cost.alone_s
+    return sum(energy(cost, op, "tensor", H200).values()) / cost.alone_s
 
 
 def test_a_large_product_by_hand():
@@ -34,7 +34,7 @@ def test_a_large_product_by_hand():
     active = p["active"] * (1 - math.exp(-(used + streamed) / p["knee"]))  # 64 x 64 tiles fill all SMs
     total = p["idle"] + active + p["op"] * used + p["byte"] * streamed
     watts = 700 * total / (1 + total ** p["sharp"]) ** (1 / p["sharp"])
-    assert sum(drawn(cost, op, "tensor", H200).values()) == pytest.approx((watts - 133) * cost.alone_s)
+    assert sum(energy(cost, op, "tensor", H200).values()) == pytest.approx((watts - 133) * cost.alone_s)
 
 
 def test_no_op_takes_a_board_over_its_limit():
@@ -65,7 +65,7 @@ def test_a_format_without_watts_of_its_own_takes_the_nearest():
 def test_machines_without_measured_power_have_energies_per_operation_and_byte():
     a100 = hwsim.load_device("a100")
     op = _gemm(4096.0)
-    joules = drawn(price(op, "tensor", a100, HOME), op, "tensor", a100)
+    joules = energy(price(op, "tensor", a100, HOME), op, "tensor", a100)
     assert joules["tensor"] == pytest.approx(op.ops * a100.units["tensor"].energy["bf16"])
     assert joules["hbm"] == pytest.approx(sum(op.bytes.values()) * a100.memories["hbm"].energy)
 
