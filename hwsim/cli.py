@@ -556,13 +556,16 @@ def _file_of(name: str) -> Path:
 
 
 def _check_outputs(outputs: list[Path | None], inputs: list[Path]) -> None:
-    """Refuse to write over what is read, two things into one file, or into a folder's place; before anything long is done."""
+    """Refuse what cannot be written, or would be over what is read or written already; before anything long is done."""
     taken = {path.resolve(): "is read" for path in inputs}
     for path in filter(None, outputs):
         if path.resolve() in taken:
             raise InputError(f"{path}: {taken[path.resolve()]}; accepted: another file to write")
         if path.is_dir():
             raise InputError(f"{path}: is a folder; accepted: a file name")
+        there = next(one for one in path.resolve().parents if one.exists())
+        if not there.is_dir():
+            raise InputError(f"{path}: {there} is no folder; accepted: a file in a folder, which is made if need be")
         taken[path.resolve()] = "is written already"
 
 

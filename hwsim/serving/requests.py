@@ -103,10 +103,12 @@ def _table(path: Path, most: int = MAX_ROWS + 1) -> pd.DataFrame:
 
     try:
         if not path.is_file():
-            what = "a folder" if path.is_dir() else "no such file"
+            what = "a folder" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
             raise InputError(f"{str(path)[:200]}: {what}; accepted: a CSV or JSONL file of requests")
         if path.suffix in (".jsonl", ".json"):
             table = pd.read_json(path, lines=True, dtype=False, nrows=most, compression=None)
+            if not all(isinstance(name, str) for name in table):
+                raise ValueError("lines are no JSON objects")
         else:
             table = pd.read_csv(path, nrows=most, skipinitialspace=True, low_memory=False, compression=None)
             if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first of them for a name of the row

@@ -334,6 +334,13 @@ def test_a_folder_in_the_way_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.rglob("*")) == [tmp_path / "rows.csv"]
 
 
+def test_files_that_cannot_be_written_are_refused_before_anything_is_served(tmp_path, monkeypatch):
+    monkeypatch.setattr("hwsim.serving.asked.outcome", lambda *asked: pytest.fail("served"))
+    file = trace(tmp_path, (0, 256, 8))
+    assert "is a folder" in refused("serve", *SMALL, *ONE, "--report", str(tmp_path))
+    assert "trace.csv is no folder" in refused("serve", *SMALL, *ONE, "--table", f"{file}/deep/rows.csv")
+
+
 def test_progress_goes_to_a_terminal_only(monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

@@ -83,7 +83,8 @@ def test_traces_that_are_refused(tmp_path, content, words):
         ("", ["trace.jsonl"]),
         ("{", ["not a table"]),
         ("[" * 5000, ["not a table"]),
-        ("[1, 2, 3]", ["missing"]),
+        ("[1, 2, 3]", ["no JSON objects"]),
+        ('[{"arrival_s": 0, "prompt_tokens": 1, "output_tokens": 1}]', ["no JSON objects"]),
         ('"text"', ["trace.jsonl"]),
         ("7", ["trace.jsonl"]),
         ('{"arrival_s": 0, "prompt_tokens": [1, 2], "output_tokens": 1}', ["prompt_tokens", "row 1", "[1, 2]"]),
@@ -107,6 +108,7 @@ def test_jsonl_that_is_refused(tmp_path, rows, words):
 def test_files_that_are_none(tmp_path):
     assert "no such file" in refused(read_trace, tmp_path / "nothing.csv")
     assert "a folder" in refused(read_trace, tmp_path)
+    assert "not a regular file" in refused(read_trace, "/dev/null")
     assert refused(read_trace, "x" * 5000)
     assert refused(read_trace, "a\0b")
     for name in ("t.csv.gz", "t.csv.zip", "t.csv.xz", "t.csv.bz2", "t.tar", "t.csv.zst"):
