@@ -6,9 +6,12 @@ A pass over decoding sequences alone runs as a graph, unless the software has no
 launched kernel by kernel, and a host that cannot keep up decides. Kernels are counted by `Op.launches`; data-parallel ranks have
 hosts of their own.
 
+A request reaches the engine `request` seconds after it was sent: HTTP and tokenisation, which run beside the steps. So a client
+of a closed loop, whose next request follows the end of another, always misses the step that begins then.
+
 These numbers belong to a software stack, not to a device. Serving takes those of the stack where a device's kernels were
 measured; an "-ideal" device or an accelerator has no host unless one is named, and neither has a single run. Left out: host
-threads that run behind the device, which hide part of this, and HTTP, tokenisation and detokenisation of a request.
+threads that run behind the device, which hide part of this, and that requests wait for each other before the engine.
 """
 
 from __future__ import annotations
@@ -26,13 +29,14 @@ from hwsim.op import Array, Op, larger
 
 
 class Host(BaseModel):
-    """Seconds a step, a sequence and an eager launch, and bytes of each device that the software keeps for itself."""
+    """Seconds a step, a sequence, an eager launch and a request, and bytes of each device that the software keeps for itself."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     step: Seconds = 0.0
     sequence: Seconds = 0.0
     launch: Seconds = 0.0
+    request: Seconds = 0.0
     graphs: bool = True
     reserved: Size = 0.0
 

@@ -64,10 +64,12 @@ class Fates:
 
 
 class Cluster:
-    """Serves requests on `first`, and decodes on `second` where there is one."""
+    """Serves requests on `first`, and decodes on `second` where there is one; they take `ahead_s` to get to an engine."""
 
-    def __init__(self, first: Pool, second: Pool | None = None, transfer: Transfer | None = None) -> None:
-        self.first, self.second, self.transfer = first, second, transfer
+    def __init__(
+        self, first: Pool, second: Pool | None = None, transfer: Transfer | None = None, ahead_s: float = 0.0
+    ) -> None:  # fmt: skip
+        self.first, self.second, self.transfer, self.ahead_s = first, second, transfer, ahead_s
         self.sent_joules: dict[str, float] = {}
         self.replicas = (*first.replicas, *(second.replicas if second else ()))
         self.number = {id(replica): index for index, replica in enumerate(self.replicas)}
@@ -115,7 +117,8 @@ class Cluster:
         self.next_arrival = math.inf
         if index is None:
             return
-        when = now if self.closed else float(self.requests.arrival_s[index])
+        self.fates.arrival_s[index] = now if self.closed else float(self.requests.arrival_s[index])
+        when = float(self.fates.arrival_s[index]) + self.ahead_s
         if not self.closed:
             self.next_arrival = when
         self._at(when, lambda at: self._arrives(index, at))
@@ -124,7 +127,6 @@ class Cluster:
         asked = self.requests
         sequence = Sequence(index, now, int(asked.prompt[index]), int(asked.output[index]), int(asked.cached[index]))
         sequence.stop = 1 if self.second else sequence.output
-        self.fates.arrival_s[index] = now
         if not self.closed:
             self._next_arrives(now)
         reason = self._refused(sequence)

@@ -126,11 +126,11 @@ class Engine:
 
     def cluster(self) -> Cluster:
         """Fresh replicas."""
-        service = self.service
+        service, ahead_s = self.service, float(self.steps.host.request)
         if service.disaggregate is None:
-            return Cluster(self._pool(service.replicas))
+            return Cluster(self._pool(service.replicas), ahead_s=ahead_s)
         first, second = (self._pool(many) for many in service.disaggregate)
-        return Cluster(first, second, Transfer.of(self.context))
+        return Cluster(first, second, Transfer.of(self.context), ahead_s)
 
     def _pool(self, many: int) -> Pool:
         service, scheduler = self.service, read_scheduler(self.service.scheduler)

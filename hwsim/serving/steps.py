@@ -15,8 +15,9 @@ With a seed an MoE network's experts are drawn for every step from a stream of t
 nothing can be kept, and the whole pass is estimated, again for n steps in one call.
 
 Data-parallel ranks: decodes are spread evenly, prompts dealt in turn, and all wait for the rank with most prompt tokens; experts
-that are dealt over ranks see the tokens of all. Pipeline stages do a step one after another (no microbatches). Left out:
-contention for a memory that two units draw on at once (as in `estimate`).
+that are dealt over ranks see the tokens of all, and the exchange before and after them takes as long as where all ranks have as
+many: software gathers the prompt of one rank rather than send each token to every expert's device. Pipeline stages do a step one
+after another (no microbatches). Left out: contention for a memory that two units draw on at once (as in `estimate`).
 """
 
 from __future__ import annotations
@@ -139,10 +140,10 @@ class Steps:
         return _Rank(chunks, ranks * _new(chunks) + decoding, ranks * len(chunks) + decoding)
 
     def _met(self, table: _Table, step: Step) -> dict[int, _Priced]:
-        """Experts that are dealt over data-parallel ranks see the tokens of all of them."""
+        """Experts that are dealt over data-parallel ranks, and what is exchanged for them, see the tokens of all ranks."""
         mean, at = self._table(step.phases, step.tokens)
-        seconds = {task.row.op.name: float(mean.seconds[index, at]) for index, task in mean.experts.items()}
-        return {index: _Priced(seconds.get(task.row.op.name, 0.0), task.queue) for index, task in table.experts.items()}
+        seconds = {task.row.op.name: float(mean.seconds[index, at]) for index, task in mean.shared.items()}
+        return {index: _Priced(seconds.get(task.row.op.name, 0.0), task.queue) for index, task in table.shared.items()}
 
     def _phased(self, op: Op, step: Step, busiest: _Rank, n: int) -> _Priced:
         """An op of one phase for n steps: of decodes by what they read, which is a whole number and so can be kept."""
@@ -258,13 +259,13 @@ class Steps:
         return n, estimate(self._rows_of(step.chunks, 1.0 / self.context.plan.dp, step, n, first), self.device)
 
     def _rows(self, step: Step, n: int, first: int) -> list[Row]:
-        """All ops as the busiest data-parallel rank sees them; experts that are dealt over ranks with the tokens of all."""
+        """All ops as the busiest data-parallel rank sees them; those that are shared by all ranks with the mean of these."""
         plan = self.context.plan
         mean = self._rows_of(step.chunks, 1.0 / plan.dp, step, n, first)
         if plan.dp == 1 or not step.chunks:
             return mean
         alone = self._rows_of(self._busiest(step).chunks, 1.0, step, n, first)
-        shared = {row.op.name: row for row in mean if isinstance(row.op, Experts)} if plan.ep > 1 else {}
+        shared = {row.op.name: row for row in mean if _shared(row.op)} if plan.ep > 1 else {}
         return [shared.get(row.op.name, row) for row in alone]
 
     def _rows_of(self, chunks: Sequence[tuple[int, int]], part: float, step: Step, n: int, first: int) -> list[Row]:
@@ -311,7 +312,7 @@ class _Table:
         self.body = [task for task in every if not _of_head(task)]
         self.last = [task for task in every if _of_head(task)]  # in series
         self.phased = {index: task.row.op for index, task in enumerate(self.body) if phase_of(task.row.op)}
-        self.experts = {index: task for index, task in enumerate(self.body) if isinstance(task.row.op, Experts)}
+        self.shared = {index: task for index, task in enumerate(self.body) if _shared(task.row.op)}
         self.seconds = _by_tokens([task.cost.alone_s * task.scale for task in self.body])
         self.head = _by_tokens([task.cost.alone_s * task.scale for task in self.last]).sum(axis=0)
         self.after = [task.after for task in self.body]
@@ -367,6 +368,11 @@ class _Table:
 
 def _of_head(task: Task) -> bool:
     return task.row.op.block.partition("@")[0] == HEAD
+
+
+def _shared(op: Op) -> bool:
+    """Whether an op of one data-parallel rank sees the tokens of all: experts, and the exchange before and after them."""
+    return isinstance(op, Experts) or op.kind == "all_to_all"
 
 
 def _new(chunks: Sequence[tuple[int, int]]) -> int:

@@ -61,15 +61,16 @@ def dealt(context: Context, step: Step) -> list[tuple[int, int]]:
 
 
 def slowest(context: Context, step: Step, past: int):
-    """`estimate` of the data-parallel rank with most prompt tokens; experts that are dealt over ranks with the tokens of all."""
+    """`estimate` of the data-parallel rank with most prompt tokens; experts of all ranks and their exchange with the mean rank's."""
     ranks, mean = context.plan.dp, whole(context, step, past)
     if ranks == 1 or not step.chunks:
         return mean
     batch = [Sequences(1.0, float(new), float(before)) for new, before in dealt(context, step)]
     batch += [Sequences(1.0 / ranks, 1.0, before + past) for before in step.contexts.tolist()]
     rows = context.rows(tuple(batch))
-    experts = {task.row.op.name: task.row for task in mean.tasks if task.row.op.kind == "experts" and context.plan.ep > 1}
-    return estimate([experts.get(row.op.name, row) for row in rows], context.device)
+    kinds = ("experts", "all_to_all") if context.plan.ep > 1 else ()
+    shared = {task.row.op.name: task.row for task in mean.tasks if task.row.op.kind in kinds}
+    return estimate([shared.get(row.op.name, row) for row in rows], context.device)
 
 
 def check(model: str, device: str, job: Job | None = None) -> None:
@@ -169,3 +170,13 @@ def test_every_scheduler_and_router_keeps_the_limits(scheduler, router, replicas
     if router == "round-robin" and not pools and concurrency is None:
         served = [index for index in range(len(ASKED)) if index not in fates.rejected]
         assert fates.replica[served].tolist() == [turn % replicas for turn in range(len(served))]
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_a_prompt_of_one_data_parallel_rank_is_exchanged_once(seed):
+    """Over slow links the exchange is all that takes time: an eighth of it where one rank of eight has a prompt."""
+    slow = ("links.nvlink.bandwidth", "100 MB/s")
+    job = Job(parallel="tp=1,dp=8,ep=8", set=dict([slow]), seed=seed)
+    engine = Engine.of("deepseek-v2-lite", "8x-h100-ideal", Service(), job)
+    one, all_ = (float(engine.steps.seconds(Step([(1024, 0)] * many, np.array([])))[0]) for many in (1, 8))
+    assert one == pytest.approx(all_ / 8, rel=0.05)

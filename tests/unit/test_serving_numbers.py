@@ -202,6 +202,11 @@ def test_hosts_add_seconds_to_steps():
         serve("gpt2", "h100-ideal", asked, Service(host=host)).table["e2e_s"][0] for host in (None, Host(step=1.0, sequence=0.5))
     )
     assert slow - plain == pytest.approx(11 * 1.5)
+    first, second = (
+        serve("gpt2", "h100-ideal", asked, Service(host=host, disaggregate=(1, 1))).table for host in (None, Host(request=0.25))
+    )
+    assert second["ttft_s"][0] - first["ttft_s"][0] == pytest.approx(0.25)
+    assert second["tpot_s"][0] == pytest.approx(first["tpot_s"][0])
     assert load_device("h100-ideal").kernels == {}
 
 

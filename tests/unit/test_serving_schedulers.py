@@ -126,6 +126,18 @@ def test_a_closed_loop_replaces_at_once_whoever_ends():
     assert fates.finished_s[[1, 3]].tolist() == [1, 2]
 
 
+def test_requests_take_a_while_to_get_to_an_engine():
+    fates = Cluster(engines(), ahead_s=0.5).serve(make_requests([0.0, 2.0], [1, 1], [2, 1]))
+    assert fates.arrival_s.tolist() == [0, 2]
+    assert (fates.started_s.tolist(), fates.first_s.tolist()) == ([0.5, 2.5], [1.5, 3.5])
+
+
+def test_who_follows_in_a_closed_loop_misses_the_step_that_begins_meanwhile():
+    fates = Cluster(engines(), ahead_s=0.1).serve(make_requests([0.0] * 3, [1] * 3, [2, 3, 1]), concurrency=2)
+    assert fates.arrival_s == pytest.approx([0, 0, 2.1])
+    assert fates.finished_s == pytest.approx([2.1, 3.1, 4.1])  # at the engine at 2.2, in the step from 3.1 on
+
+
 def test_routers():
     asked = [(0, 1, 10), (0.1, 1, 1), (0.2, 1, 10), (1.5, 1, 1)]
     for router, replica in (("round-robin", 0), ("least-loaded", 1)):

@@ -1,8 +1,9 @@
 """Requests that vLLM served, each with its own times: every run is served anew by hwsim.serving, and its means are compared.
 
 A run is what one GPU, network, tp, format and limits have in common; its arrivals and lengths are the table's. Lines compare the
-mean over its requests of TTFT (arrival to first token), TPOT (output tokens after the first) and E2E (TTFT and decoding). `n` is
-the number of requests; each stands for the mean, so `mape` is the relative error of the mean and `bias` has its sign.
+mean over its requests of TTFT (arrival at the engine to first token), TPOT (output tokens after the first) and E2E (TTFT and
+decoding). `n` is the number of requests; each stands for the mean, so `mape` is the relative error of the mean and `bias` has
+its sign.
 
 A label may be wrong: a run never has fewer sequences at once than its rows show from the end of queueing to the last token,
 rounded to the nearest power of two (rows overlap by a step or two: 130 of 128). No row is fitted.
@@ -25,7 +26,7 @@ from hwsim.fit.server import count, once
 from hwsim.job import Job
 from hwsim.lowering.model import Model
 from hwsim.serving.requests import make_requests
-from hwsim.serving.service import Service, serve
+from hwsim.serving.service import Service, host_of, serve
 
 _Floats = NDArray[np.float64]
 _Means = Mapping[str, float] | None
@@ -95,10 +96,12 @@ class _Run:
         """Mean TTFT, TPOT and E2E; None where a request or the weights do not fit."""
         prompt, output = (self.sizes[name].tolist() for name in ("prompt", "output"))
         asked = make_requests(self.sizes["arrival"], prompt, output)
-        service = Service(max_seqs=self.max_seqs, max_batched_tokens=self.max_batched_tokens)
         job = Job(stack="vllm", weights=self.weights, parallel=f"tp={self.tp}")
+        server = device.model_copy(update={"count": self.tp})
+        host = host_of(job.configured(server), None).model_copy(update={"request": 0.0})  # the table's times begin at the engine
+        service = Service(max_seqs=self.max_seqs, max_batched_tokens=self.max_batched_tokens, host=host)
         try:
-            served = serve(self.model, device.model_copy(update={"count": self.tp}), asked, service, job)
+            served = serve(self.model, server, asked, service, job)
         except CapacityError:
             return None
         if served.completed < len(asked):
