@@ -61,7 +61,7 @@ def dealt(context: Context, step: Step) -> list[tuple[int, int]]:
 
 
 def slowest(context: Context, step: Step, past: int):
-    """`estimate` of the rank with most prompt tokens; experts of all data-parallel ranks and their exchange as the mean rank has them."""
+    """`estimate` of the rank with most prompt tokens; experts of all ranks and their exchange as the mean rank has them."""
     ranks, mean = context.plan.dp, whole(context, step, past)
     if ranks == 1 or not step.chunks:
         return mean
