@@ -94,11 +94,11 @@ def test_a_host_that_cannot_keep_up_decides():
 
 
 def test_graphs_hide_launches_of_decodes_but_not_of_prompts():
-    """vLLM's host: 1 ms a step and 10 us a sequence; prompts of two tokens cannot hide 323 launches of 90 us."""
+    """vLLM's host: 1 ms a step and 10 us a sequence; prompts of two tokens cannot hide 323 launches of 30 us."""
     alone, hosted = (run("llama-3.1-8b", "h100", phase="decode", batch=4, host=host) for host in (None, "vllm"))
     assert hosted.latency_s - alone.latency_s == pytest.approx(1e-3 + 4 * 10e-6)
     short = run("llama-3.1-8b", "h100", phase="prefill", prompt=2, host="vllm")
-    assert short.latency_s == pytest.approx(323 * 90e-6 + 1e-3 + 10e-6)
+    assert short.latency_s == pytest.approx(323 * 30e-6 + 1e-3 + 10e-6)
 
 
 def test_generation_waits_for_its_host_in_every_step():
