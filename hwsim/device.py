@@ -13,6 +13,7 @@ once. `count` equal devices joined by their links make a system. `kernels` are t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self, TypeGuard
@@ -162,11 +163,22 @@ class Buffer(_Part):
     capacity: Bytes
 
 
+def _length(value: object) -> str:
+    """A number of tokens as a key, so that it can be named in a path."""
+    if not re.fullmatch(r"[1-9]\d{0,8}", str(value)):
+        raise ValueError(f"{value!r:.40}; accepted: a number of tokens")
+    return str(value)
+
+
+Length = Annotated[str, PlainValidator(_length)]
+
+
 class Compression(_Part):
     """How the mapping flow of a machine stores any network, unless a job says otherwise: number formats and what is left out.
 
     `weights` are those of all linear layers, embedding and head included; `activations` also flow between layers. By matrix the
-    part of its weights that pruning keeps, and in `attention` the part of query-key pairs that prompts of a length compute.
+    part of its weights that pruning keeps (of attention with keys and values of its own, and of dense feed-forward networks), and
+    in `attention` the part of query-key pairs that prompts of a length compute, of any network; lengths beyond have the last one.
     """
 
     weights: str
@@ -176,7 +188,7 @@ class Compression(_Part):
     value: Fraction = 1.0
     out: Fraction = 1.0
     feed_forward: Fraction = 1.0
-    attention: Mapping[int, Fraction] = Field(default_factory=dict)
+    attention: Mapping[Length, Fraction] = Field(default_factory=dict)
 
 
 class Device(_Part):

@@ -1,9 +1,10 @@
 """What FlightLLM's cores take of an FPGA, and a machine of other sizes (arXiv:2401.03868, section 5.3).
 
-    DSP  = p_m p_k p_n mpu / macs_per_dsp x cores          URAM = p_m p_k x 8 bit / 64 bit x mpu x cores
-    BRAM = (weight, global, index and bias buffers) / 4 KiB x cores     bandwidth = (mpu / 8 + 2) x cores x one channel
+    DSP  = p_m p_k p_n mpu / macs_per_dsp x cores          URAM = p_m p_k x 8 bit / word x mpu x cores
+    BRAM = (weight, global, index and bias buffers) / block x cores     channels = (mpu / 8 + 2) x cores
 
-64 of the 72 bits of a memory block's word are used. Left out: logic and registers, for which no formula was published, and what
+with the bits of a URAM word and the bytes of a BRAM block that are used (64 of 72 bits). Buffers other than those of weights are
+sized only: their capacity changes no time. Left out: logic and registers, for which no formula was published, and what
 special function units, dequantisation and interconnect take of DSP and BRAM (3 % and 12 % of the published totals of the U280).
 """
 
@@ -18,7 +19,6 @@ from hwsim.device import Device, Unit
 from hwsim.errors import CapacityError, InputError
 from hwsim.op import Array
 
-_BLOCK = 4096.0  # bytes of a block RAM, at 64 of 72 bits
 _IN_BLOCK_RAM = ("b", "global", "meta", "fsb", "bias")
 _SIZES = ("p_m", "p_k", "p_n", "mpu", "cores")
 
@@ -36,11 +36,11 @@ def resources(device: Device) -> dict[str, Array]:
     _, unit = matrix_unit(device)
     size, cores = unit.organisation, float(unit.cores or 0)
     wide = size["p_m"] * size["p_k"] * size["mpu"]
-    held = sum(np.ceil(device.buffers[name].capacity / _BLOCK) for name in _IN_BLOCK_RAM if name in device.buffers)
-    channels = (size["mpu"] / 8 + 2) * cores
+    held = sum(np.ceil(device.buffers[name].capacity / size["bram_bytes"]) for name in _IN_BLOCK_RAM if name in device.buffers)
+    channels = (size["mpu"] / size["mpu_per_channel"] + 2) * cores
     return {
         "dsp": np.ceil(wide * size["p_n"] / size["macs_per_dsp"]) * cores,
-        "uram": np.ceil(wide / 8) * cores,
+        "uram": np.ceil(wide * 8 / size["uram_bits"]) * cores,
         "bram": held * cores,
         "channels": channels,
         "bandwidth": channels * _channel(device, unit),
@@ -62,25 +62,25 @@ def check_part(device: Device) -> None:
 
 
 def sized(device: Device, sizes: Mapping[str, float]) -> Device:
-    """A machine with other `p_m`, `p_k`, `p_n`, `mpu` or `cores`, and the peak and the ports that follow.
+    """A machine with other `p_m`, `p_k`, `p_n`, `mpu` or `cores`, and the peaks that follow; its power stays what it was.
 
-    Raises InputError for an unknown size and CapacityError for one that the part has no room for.
+    Raises InputError for an unknown size or one that is not whole, CapacityError for one that the part has no room for.
     """
     name, old = matrix_unit(device)
     unknown = set(sizes) - set(_SIZES)
     if unknown:
         raise InputError(f"sizes: {sorted(unknown)[0]!r}; accepted: {', '.join(_SIZES)}")
+    for one, size in sizes.items():
+        if size < 1 or size % 1:
+            raise InputError(f"sizes: {one}: {size!r}; accepted: a whole number, 1 or more")
     new = {one: float(sizes.get(one, _size(old, one))) for one in _SIZES}
-    channel = _channel(device, old) * new["cores"]
     path = f"units.{name}"
     changed: dict[str, Array] = {f"{path}.organisation.{one}": new[one] for one in ("p_m", "p_k", "p_n", "mpu")}
-    changed |= {
-        f"{path}.cores": int(new["cores"]),
-        f"{path}.peak.int8": 2 * math.prod(new.values()) * (old.clock or 0.0),
-        f"{path}.port": new["mpu"] / 8 * channel * old.efficiency,
-        **{f"{path}.ports.{port}": channel * old.efficiency for port in ("channel", "cross")},
-        **{f"memories.{port}.bandwidth": channel for port in ("channel", "cross")},
-    }
+    changed |= {f"{path}.cores": int(new["cores"]), f"{path}.peak.int8": 2 * math.prod(new.values()) * (old.clock or 0.0)}
+    for other, unit in device.units.items():
+        if "vector" in unit.does:  # one in each core
+            more = new["cores"] / _size(old, "cores")
+            changed |= {f"units.{other}.peak.{format}": peak * more for format, peak in unit.peak.items()}
     machine = device.with_values(changed)
     check_part(machine)
     return machine

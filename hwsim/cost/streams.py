@@ -9,17 +9,21 @@ has ended. With unlimited room between them the end of beat i is
 whose solution is a maximum of straight lines in i: a line of slope r (seconds a beat) of the stream before becomes one of slope
 max(r, seconds), shifted by `seconds` where it is slower and by r where it is faster. So a stage of any length is a few operations
 on numbers or arrays. Double buffering (`ahead` of 2 or more beats) does not delay the later stream: a beat that it takes away
-makes room before the next one but one is needed. `ahead` is at least 2 here, and the event engine takes and gives the credits.
+makes room before the next one but one is needed. Less than 2 is refused, and the event engine takes and gives the credits.
 
 `times` executions of a stage follow one another, with the barrier between.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
+
+from hwsim.errors import InternalError
 from hwsim.op import Array, larger
 
 Line = tuple[Array, Array]  # (offset, slope): a beat i ends no earlier than offset + slope i
@@ -31,7 +35,7 @@ class Stream:
 
     `after` is the position in its stage of the stream whose results it takes, -1 for none, and which has a multiple of its
     beats. `lead_s` comes before the first beat (operands that are loaded once), `ahead` is how many beats fit into the buffer in
-    front of the stream that takes its results, 0 for any number; `issued` is how many instructions all its beats are, and
+    front of the stream that takes its results, infinite by default; `issued` is how many instructions all its beats are, and
     `traffic` their bytes per memory. Of the seconds of a beat the unit waits for `idle_s`.
     """
 
@@ -40,10 +44,14 @@ class Stream:
     beats: Array = 1.0
     after: int = -1
     lead_s: Array = 0.0
-    ahead: Array = 0.0
+    ahead: Array = math.inf
     issued: Array = 1.0
     idle_s: Array = 0.0
     traffic: Mapping[str, Array] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if np.any(np.less(self.ahead, 2)):
+            raise InternalError(f"{self.unit}: a buffer of {self.ahead} beats; the closed form needs two")
 
     @property
     def busy_s(self) -> Array:

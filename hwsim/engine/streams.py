@@ -7,7 +7,6 @@ instruction unit has ports and channels of its own, so that beats do not slow ea
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Sequence
 
 import simpy
@@ -15,12 +14,16 @@ import simpy
 from hwsim.cost.streams import Stage, Stream
 from hwsim.errors import InternalError
 
+MANY = 200_000  # beats of a stage that are played one by one; more take as long as the closed form says
+
 
 def play(env: simpy.Environment, program: Sequence[Stage], scale: float) -> Generator[simpy.Event]:
     """Run the stages of a program one after another, everything in them `scale` x `times` slower (see engine/tasks.py)."""
     for stage in program:
         slower = scale * float(stage.times)
-        if slower:
+        if sum(float(stream.beats) for stream in stage.streams) > MANY:
+            yield env.timeout(float(stage.seconds) * slower)
+        elif slower:
             counts = [_Count(env) for _ in stage.streams]
             running = [env.process(_issue(env, stage.streams, index, counts, slower)) for index in range(len(counts))]
             yield from running
@@ -52,15 +55,15 @@ def _issue(
     beats, seconds = _whole(stream.beats), float(stream.seconds) * scale
     share = _whole(streams[stream.after].beats / stream.beats) if stream.after >= 0 else 0
     takers = [(later, _whole(stream.beats / one.beats)) for later, one in enumerate(streams) if one.after == index]
-    ahead = math.floor(float(stream.ahead))
+    ahead = float(stream.ahead)
     if stream.lead_s:
         yield env.timeout(float(stream.lead_s) * scale)
     for beat in range(beats):
         if share and counts[stream.after].done < (beat + 1) * share:
             yield from counts[stream.after].reach((beat + 1) * share)
-        if ahead:
+        if beat >= ahead:
             for later, each in takers:
-                yield from counts[later].reach((beat - ahead) // each + 1 if beat >= ahead else 0)
+                yield from counts[later].reach(int(beat - ahead) // each + 1)
         yield env.timeout(seconds)
         own.add()
 

@@ -10,7 +10,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -164,9 +164,15 @@ def plan_of(policy: str | Policy) -> str | None:
 
 
 def rewriting(policy: str | Policy) -> Callable[[list[Op]], list[Op]]:
-    """What a policy does to the whole list of ops before it places them, by `REWRITES` of its file; nothing for most."""
-    found: Callable[[list[Op]], list[Op]] | None = _beside(policy, "REWRITES")
-    return found or (lambda ops: ops)
+    """What a policy does to the whole list of ops before it places them; nothing for most.
+
+    A function of `REWRITES` of its file, which takes the arguments of the policy.
+    """
+    found: Callable[..., list[Op]] | None = _beside(policy, "REWRITES")
+    if found is None:
+        return lambda ops: ops
+    _, _, given = str(policy).partition(":")
+    return partial(found, **_arguments(str(policy), found, given, first=1))
 
 
 def _beside(policy: str | Policy, table: str) -> Any:
@@ -204,9 +210,9 @@ def _all_policies() -> list[str]:
     return found
 
 
-def _arguments(text: str, make: Callable[..., Policy], given: str) -> dict[str, Any]:
-    """KEY=VALUE pairs as the types that the function states."""
-    wanted = inspect.signature(make).parameters
+def _arguments(text: str, make: Callable[..., Any], given: str, first: int = 0) -> dict[str, Any]:
+    """KEY=VALUE pairs as the types that the function states, those before parameter `first` left out."""
+    wanted = dict(list(inspect.signature(make).parameters.items())[first:])
     values: dict[str, Any] = {}
     for part in filter(None, given.split(",")):
         key, sign, value = part.partition("=")

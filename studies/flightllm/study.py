@@ -21,7 +21,6 @@ from hwsim.trace import Trace
 
 CASES = [(prompt, output) for prompt in (128, 512) for output in (512, 1024, 1536)]  # Figure 11
 LONGEST = 2048  # tokens that instruction files exist for
-WORD = 4.0  # bytes
 
 
 @cache
@@ -123,14 +122,14 @@ def _read(chosen: Run, device: Device) -> list[tuple[str, float]]:
     return [(row.op.name, sum(row.op.bytes.get(kind, 0.0) for kind in ("weights", "kv")) * row.op.repeat) for row in rows]
 
 
-def bandwidth_unused_range(chosen: Run) -> list[float]:
+def bandwidth_used_by_each(chosen: Run) -> list[float]:
     """`bandwidth_used` of each machine of `args.archs`."""
     return [bandwidth_used(chosen.model_copy(update={"arch": arch})) for arch in chosen.args["archs"]]
 
 
 def bandwidth_mean(chosen: Run) -> float:
     """Mean of `bandwidth_used` over the machines of `args.archs`."""
-    return float(np.mean(bandwidth_unused_range(chosen)))
+    return float(np.mean(bandwidth_used_by_each(chosen)))
 
 
 def linear_weight_bytes(chosen: Run) -> float:
@@ -150,16 +149,10 @@ def resource(chosen: Run) -> float:
 def instructions(chosen: Run, batch: Batch, per_instruction: float = 1.0) -> Array:
     """Bytes of the instructions of one pass for one core; `per_instruction` channels are served by one load or store."""
     plain = load_device(str(chosen.arch))
-    name, unit = matrix_unit(plain)
+    name, _ = matrix_unit(plain)
     device = plain.with_values({f"units.{name}.organisation.channels_per_instruction": per_instruction})
-    total: Array = 0.0
-    for task in tasks(Context(load_model(chosen.model), device, Job()).rows(batch), device):
-        for stage in task.cost.program:
-            words = sum(
-                (one.issued * unit.organisation[f"{one.unit}_words"] for one in stage.streams), unit.organisation["sys_words"]
-            )
-            total = total + task.scale * stage.times * words * WORD
-    return total
+    rows = Context(load_model(chosen.model), device, Job()).rows(batch)
+    return sum((task.scale * task.cost.traffic["ddr"] for task in tasks(rows, device)), 0.0)
 
 
 def decode_instructions(chosen: Run) -> float:

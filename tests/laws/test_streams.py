@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import simpy
 from hypothesis import given, settings
@@ -20,9 +22,9 @@ def stages(draw) -> Stage:
     for index in range(draw(st.integers(1, 5))):
         after = draw(st.integers(-1, index - 1))
         beats = draw(st.integers(1, 24)) if after < 0 else _divisor(draw, int(streams[after].beats))
-        ahead = draw(st.sampled_from([0, 2, 3, 5])) if after < 0 else 0
+        ahead = draw(st.sampled_from([2.0, 3.0, 5.0, math.inf])) if after < 0 else math.inf
         lead = draw(seconds) if after < 0 else 0.0
-        streams.append(Stream(f"u{index}", draw(seconds), float(beats), after, lead, float(ahead)))
+        streams.append(Stream(f"u{index}", draw(seconds), float(beats), after, lead, ahead))
     whole = [_covering(stream, index, streams) for index, stream in enumerate(streams)]
     return Stage(whole, draw(seconds), float(draw(st.integers(1, 3))))
 
@@ -34,7 +36,7 @@ def _divisor(draw, beats: int) -> int:
 def _covering(stream: Stream, index: int, streams: list[Stream]) -> Stream:
     """Room for two beats of every stream behind: a buffer of less would never let the first of them start."""
     behind = [stream.beats / one.beats for one in streams if one.after == index]
-    room = max([stream.ahead, *(2 * each for each in behind)]) if stream.ahead and behind else 0.0
+    room = max([stream.ahead, *(2 * each for each in behind)])
     return Stream(stream.unit, stream.seconds, stream.beats, stream.after, stream.lead_s, room)
 
 
