@@ -2,19 +2,21 @@
 
     least over p of  sum over rows of rho(ln(predicted / measured))         rho: soft L1 at 0.1, so that odd rows pull little
 
-Rows of one generation, family, stack and format are fitted together, at most 3,000 of them, from the start and within the bounds
-that the family states. From the set in use come only the choice of kernel and what it switches off (a number outside its bounds),
-so that held-out rows have no part in the fit. All rows count, also those that a table's reader names as odd.
+A set that is in use and names the stack of the rows is fitted anew, for the stacks and formats that it names; rows that no set
+names get one of their own. At most 3,000 rows count, evenly over the measured times, from the start and within the bounds that
+the family states: from the set in use come only the choice of kernel and what it switches off (a number outside its bounds), so
+that held-out rows have no part in the fit. Rows that a table's reader names as odd count too.
 
 Never judged on random rows: where the tables hold several GPUs of the generation, the fit sees the one with most rows and is
-judged on the others; where they hold one, on every fourth shape family; where that has fewer than four, not at all.
+judged on the others; where they hold one, on every fourth shape family (or on the quarter whose rows take longest: sizes that the
+fit never came near); where that has fewer than four, not at all. Once judged on shapes, a set is fitted on all of them, from
+where it stood.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +31,15 @@ from hwsim.fit.group import Group
 from hwsim.fit.read import groups
 from hwsim.fit.validate import priced
 from hwsim.kernels.chip import Parameter
-from hwsim.kernels.sets import KernelSet, choose, families, fitted_parameters, stated
+from hwsim.kernels.sets import ANY, KernelSet, choose, families, fitted_parameters, stated
 from hwsim.quantity import show
 
 ROWS = 3000
 EVERY = 4
 _LOSS = 0.1
+_WEIGHT = 1e-3
+_NOTHING = 1e-6
+_JUDGED = {"MAPE": "mape", "median": "median", "trimmed": "trimmed_mape"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,17 +50,35 @@ class _Rows:
     device: Device
 
     @property
-    def key(self) -> tuple[str, str, str, str]:
-        return self.device.generation, self.group.family, self.group.stack, self.group.format
+    def key(self) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+        """Family, stacks and formats of the set that these rows are fitted for."""
+        used = choose(self.device.kernels.get(self.group.family, ()), self.group.stack, self.group.format)
+        named = used and {self.group.stack, self.group.stack.split("-", maxsplit=1)[0]} & set(used.stacks)
+        return (self.group.family, used.stacks, used.formats) if used and named else self.own
+
+    @property
+    def own(self) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+        """The same of a set for these rows alone."""
+        return self.group.family, (self.group.stack,), (self.group.format,)
+
+    @property
+    def pool(self) -> tuple[str, ...]:
+        """Formats of the set of any stack that these rows are fitted for."""
+        used = choose(self.device.kernels.get(self.group.family, ()), ANY, self.group.format)
+        return used.formats if used else (self.group.format,)
 
 
-def calibrate(tables: Sequence[Path], generation: str = "", arch: Path | None = None) -> dict[str, Any]:
+def calibrate(
+    tables: Sequence[Path], generation: str = "", arch: Path | None = None, pooled: bool = False, largest: bool = False
+) -> dict[str, Any]:
     """`kernels:` of a device file: the fitted sets of every family, stack and format in `tables`.
 
-    InputError where the tables hold GPUs of several generations and `generation` names none, or no row that can be fitted.
+    `pooled` adds a set of any stack for each format, on the rows of all stacks but those launched by a host; with `largest` the
+    largest shapes are held out. InputError where the tables hold GPUs of several generations and `generation` names none, or no
+    row that can be fitted.
     """
     device_of = finder(arch)
-    found = sorted((rows for path in tables for rows in _known(groups(path), device_of)), key=lambda rows: rows.key)
+    found = [rows for path in tables for rows in _known(groups(path), device_of)]
     held = sorted({rows.device.generation for rows in found})
     if generation:
         found = [rows for rows in found if rows.device.generation == generation]
@@ -65,45 +88,66 @@ def calibrate(tables: Sequence[Path], generation: str = "", arch: Path | None = 
         wanted = f"GPUs of generation {generation}" if generation else "GPUs that are known"
         raise InputError(f"{tables[0]}: no rows of {wanted}; accepted: {', '.join(held) or 'a name or alias of arch/'}")
     kernels: dict[str, list[dict[str, Any]]] = {}
-    for (_, family, stack, form), part in groupby(found, key=lambda rows: rows.key):
-        kernels.setdefault(family, []).append({"stacks": [stack], "formats": [form], **fitted(list(part))})
+    for (family, stacks, formats), part in _sets(found, pooled).items():
+        kernels.setdefault(family, []).append(fitted(part, stacks, formats, largest))
     return {"kernels": kernels}
 
 
-def fitted(rows: Sequence[_Rows]) -> dict[str, Any]:
-    """One set, with what it was fitted on, how well it does on the rest, and every number with its unit."""
-    seen, unseen, how = split(rows)
+def _sets(found: Iterable[_Rows], pooled: bool) -> dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[_Rows]]:
+    """The rows of each set, by its family, stacks and formats."""
+    sets: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[_Rows]] = {}
+    for rows in sorted(found, key=lambda rows: (rows.group.family, rows.group.format, rows.group.stack)):
+        sets.setdefault(rows.key, []).append(rows)
+        if pooled and "eager" not in rows.group.stack:
+            sets.setdefault((rows.group.family, (ANY,), rows.pool), []).append(rows)
+    return sets
+
+
+def fitted(rows: Sequence[_Rows], stacks: Sequence[str], formats: Sequence[str], largest: bool = False) -> dict[str, Any]:
+    """One set, with its stacks and formats, what it was fitted on, its error on the rest, and every number with its unit."""
+    seen, unseen, how = split(rows, largest)
     family, known = rows[0].group.family, stated(rows[0].group.family)
-    start = _start(rows[0], known)
+    start = _start(rows[0].device, family, stacks, formats)
     free = _free(family, start)
-    found = {**start, **_least(seen, family, start, free)}
-    written = {name: show(found[name], one.unit) for name, one in known.items()}
+    judged = {**start, **_least(seen, family, start, free)}
+    same = _of_one_gpu(rows)
+    again = [replace(one, start=judged[one.name]) for one in free]
+    found = judged if _count(seen) == _count(same) else {**start, **_least(same, family, start, again)}
+    written = {name: _written(found[name], one) for name, one in known.items()}
     chosen = {name for name in known if name not in fitted_parameters(family)}
     return {
-        "fitted": _provenance(seen, unseen, how, found),
+        "stacks": list(stacks),
+        "formats": list(formats),
+        "fitted": _provenance(same, unseen, how, judged),
         "parameters": {name: text for name, text in written.items() if name not in chosen},
         "kernel": {name: text for name, text in written.items() if name in chosen},
     }
 
 
-def split(rows: Sequence[_Rows]) -> tuple[list[_Rows], list[_Rows], str]:
+def split(rows: Sequence[_Rows], largest: bool = False) -> tuple[list[_Rows], list[_Rows], str]:
     """What the fit sees, what it is judged on, and how they differ."""
+    same = _of_one_gpu(rows)
+    others = [one for one in rows if one not in same]
+    if others and not largest:
+        return same, others, f"unseen GPU {', '.join(sorted({one.device.name for one in others}))}"
+    held = [_held_out(one.group, largest) for one in same]
+    if not any(out.any() for out in held):
+        return same, [], ""
+    seen = [replace(one, group=part(one.group, ~out)) for one, out in zip(same, held, strict=True) if not out.all()]
+    unseen = [replace(one, group=part(one.group, out)) for one, out in zip(same, held, strict=True) if out.any()]
+    return seen, unseen, "the largest shapes" if largest else "unseen shapes"
+
+
+def _of_one_gpu(rows: Sequence[_Rows]) -> list[_Rows]:
+    """Those of the GPU with most rows, of two with as many the first."""
     most: dict[str, int] = {}
     for one in rows:
         most[one.device.name] = most.get(one.device.name, 0) + one.group.rows
-    if len(most) > 1:
-        first = max(most, key=lambda name: most[name])
-        return (
-            [one for one in rows if one.device.name == first],
-            [one for one in rows if one.device.name != first],
-            f"unseen GPU {', '.join(sorted(set(most) - {first}))}",
-        )
-    held = [_held_out(one.group) for one in rows]
-    if not any(out.any() for out in held):
-        return list(rows), [], ""
-    seen = [replace(one, group=part(one.group, ~out)) for one, out in zip(rows, held, strict=True) if not out.all()]
-    unseen = [replace(one, group=part(one.group, out)) for one, out in zip(rows, held, strict=True) if out.any()]
-    return seen, unseen, "unseen shapes"
+    return [one for one in rows if one.device.name == max(most, key=lambda name: most[name])]
+
+
+def _count(rows: Sequence[_Rows]) -> int:
+    return sum(one.group.rows for one in rows)
 
 
 def part(group: Group, rows: NDArray[Any]) -> Group:
@@ -124,17 +168,29 @@ def _known(found: Iterable[Group], device_of: Callable[[str], Device | None]) ->
             yield _Rows(group, device)
 
 
-def _held_out(group: Group) -> NDArray[np.bool_]:
+def _held_out(group: Group, largest: bool = False) -> NDArray[np.bool_]:
+    """Rows of every fourth shape family, by name, or of the quarter of them whose median row takes longest."""
     if group.label is None:
         return np.zeros(group.rows, bool)
     names, index = np.unique(group.label.astype(str), return_inverse=True)
-    return np.asarray(index % EVERY == EVERY - 1) if len(names) >= EVERY else np.zeros(group.rows, bool)
+    if len(names) < EVERY:
+        return np.zeros(group.rows, bool)
+    if not largest:
+        return np.asarray(index % EVERY == EVERY - 1)
+    medians = np.array([np.median(group.measured[index == one]) for one in range(len(names))])
+    return np.isin(index, np.argsort(medians, kind="stable")[-(len(names) // EVERY) :])
 
 
-def _start(rows: _Rows, known: Mapping[str, Parameter]) -> dict[str, float]:
-    group = rows.group
-    used = choose(rows.device.kernels.get(group.family, ()), group.stack, group.format)
-    return dict(used.parameters) if used else {name: one.start for name, one in known.items()}
+def _written(number: float, one: Parameter) -> str | float:
+    """With its unit; what a fit has pushed against 0, as it may, is 0."""
+    kept = number if one.low > 0.0 or number >= _NOTHING * one.high else 0.0
+    return show(kept, one.unit) if one.unit else float(show(kept, ""))
+
+
+def _start(device: Device, family: str, stacks: Sequence[str], formats: Sequence[str]) -> dict[str, float]:
+    """The set in use for a set to be fitted, or where its family starts."""
+    used = choose(device.kernels.get(family, ()), stacks[0], formats[0])
+    return dict(used.parameters) if used else {name: one.start for name, one in stated(family).items()}
 
 
 def _free(family: str, start: Mapping[str, float]) -> list[Parameter]:
@@ -145,7 +201,7 @@ def _least(seen: Sequence[_Rows], family: str, start: Mapping[str, float], free:
     """The numbers of `free` with the least robust error. Positive ones are searched by their logarithm."""
     from scipy.optimize import least_squares
 
-    few = [_thinned(one, ROWS // len(seen)) for one in seen]
+    few = [_thinned(one, most) for one, most in zip(seen, _counts(seen), strict=True)]
     logs = np.array([one.low > 0.0 for one in free])
 
     def forth(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -157,7 +213,8 @@ def _least(seen: Sequence[_Rows], family: str, start: Mapping[str, float], free:
 
     def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
         numbers = {**start, **dict(zip((one.name for one in free), map(float, forth(x)), strict=True))}
-        return np.concatenate([np.log(_priced(one, numbers) / one.group.measured) for one in few])
+        moved = _WEIGHT * (x - first) / width  # a number that no row speaks of stays where it starts
+        return np.concatenate([*(np.log(_priced(one, numbers) / one.group.measured) for one in few), moved])
 
     low, high = back(one.low for one in free), back(one.high for one in free)
     first = np.clip(back(one.start for one in free), low + 1e-9 * (high - low), high - 1e-9 * (high - low))
@@ -171,11 +228,17 @@ def _least(seen: Sequence[_Rows], family: str, start: Mapping[str, float], free:
     return dict(zip((one.name for one in free), map(float, forth(best.x)), strict=True))
 
 
-def _thinned(rows: _Rows, most: int) -> _Rows:
-    """At most `most` rows, evenly over the measured times."""
+def _counts(rows: Sequence[_Rows]) -> list[int]:
+    """How many rows of each group a fit sees: all of them, or its share of the most it takes."""
+    total = _count(rows)
+    return [min(one.group.rows, max(1, round(one.group.rows * ROWS / total))) for one in rows]
+
+
+def _thinned(rows: _Rows, count: int) -> _Rows:
+    """`count` rows, evenly over the measured times."""
     group = rows.group
     order = np.argsort(group.measured, kind="stable")
-    return replace(rows, group=part(group, order[np.unique(np.linspace(0, group.rows - 1, max(1, most)).astype(int))]))
+    return replace(rows, group=part(group, order[np.unique(np.linspace(0, group.rows - 1, count).astype(int))]))
 
 
 def _priced(rows: _Rows, numbers: Mapping[str, float]) -> NDArray[np.float64]:
@@ -186,16 +249,20 @@ def _priced(rows: _Rows, numbers: Mapping[str, float]) -> NDArray[np.float64]:
     return found
 
 
-def _provenance(seen: Sequence[_Rows], unseen: Sequence[_Rows], how: str, found: Mapping[str, float]) -> str:
-    tables = ", ".join(dict.fromkeys(one.group.table for one in seen))
-    devices = ", ".join(dict.fromkeys(one.group.device for one in seen))
-    judged = "not judged, too few shape families"
-    if unseen:
-        error = errors(
-            np.concatenate([_priced(one, found) for one in unseen]), np.concatenate([one.group.measured for one in unseen])
-        )
-        rows = sum(one.group.rows for one in unseen)
-        judged = f"{how}: MAPE {100 * error['mape']:.1f} %, median {100 * error['median']:.1f} % of {rows:,} rows"
-    count = sum(one.group.rows for one in seen)
-    used = sum(min(one.group.rows, ROWS // len(seen)) for one in seen)
-    return f"{tables}, {devices}: {used:,} of {count:,} rows; {judged}"
+def _provenance(same: Sequence[_Rows], unseen: Sequence[_Rows], how: str, judged: Mapping[str, float]) -> str:
+    """Tables, GPU, stacks and rows of a fit, and the error of `judged` on what it did not see."""
+    names = (
+        ", ".join(dict.fromkeys(one.group.table for one in same)),
+        ", ".join(dict.fromkeys(one.group.device for one in same)),
+    )
+    stacks = " + ".join(dict.fromkeys(f"{one.group.stack} {one.group.dtype}" for one in same))
+    return f"{names[0]}, {names[1]}, {stacks}: {sum(_counts(same)):,} of {_count(same):,} rows; {_error(unseen, how, judged)}"
+
+
+def _error(unseen: Sequence[_Rows], how: str, judged: Mapping[str, float]) -> str:
+    if not unseen:
+        return "not judged, too few shape families"
+    predicted = np.concatenate([_priced(one, judged) for one in unseen])
+    error = errors(predicted, np.concatenate([one.group.measured for one in unseen]))
+    parts = ", ".join(f"{name} {100 * error[key]:.1f} %" for name, key in _JUDGED.items())
+    return f"{how}: {parts} of {len(predicted):,} rows"

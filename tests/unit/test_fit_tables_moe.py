@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hwsim.catalogue import load_device
 from hwsim.cost.chips import chip_of
 from hwsim.fit.calibrate import _Rows, calibrate, split
+from hwsim.fit.dealing import Dealing, _by_rank, _reached, balanced, dealing, power_law
 from hwsim.fit.group import Group
-from hwsim.fit.loads import balanced, classes, layer, loads, power_law
+from hwsim.fit.loads import classes, layer, loads
 from hwsim.fit.tables.attention import infersim_attention
 from hwsim.fit.tables.collective import collectives
 from hwsim.fit.tables.gemm import infersim_gemm_fp8
@@ -55,34 +56,83 @@ def only(groups: Any) -> Group:
 
 
 def test_balanced_tokens_step_through_the_experts() -> None:
-    assert balanced(8, 2, 8, 1).tolist() == [[2.0] * 8]
-    assert balanced(5, 2, 8, 1).tolist() == [[2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]]  # the fifth token is again on 0 and 4
+    assert balanced(8, 2, 8, 1).loaded.tolist() == [[2.0] * 8]
+    assert balanced(5, 2, 8, 1).loaded.tolist() == [[2.0, 1.0, 1.0, 1.0, 2.0, 1.0, 1.0, 1.0]]  # the fifth is again on 0 and 4
 
 
 def test_few_balanced_tokens_are_spread_over_all_experts() -> None:
-    assert balanced(2, 2, 8, 1).tolist() == [[1.0] * 4 + [0.0] * 4]  # experts 0, 4 and 2, 6
-    assert balanced(2, 2, 8, 2).tolist() == [[1.0, 1.0, 0.0, 0.0]]  # 0 and 2 are on the first of two ranks
+    assert balanced(2, 2, 8, 1).loaded.tolist() == [[1.0, 0.0] * 4]  # experts 0, 4 and 2, 6
+    assert balanced(2, 2, 8, 2).loaded.tolist() == [[1.0, 0.0, 1.0, 0.0]]  # 0 and 2 are on the first of two ranks
 
 
-@given(st.integers(1, 300), st.integers(1, 8), st.sampled_from([8, 16, 60]), st.sampled_from([1.0, 1.01, 1.2, 2.0]))
-def test_a_power_law_deals_every_pair(tokens: int, topk: int, experts: int, alpha: float) -> None:
-    dealt = power_law(tokens, topk, experts, 1, alpha)
+@given(
+    st.integers(1, 300), st.integers(1, 8), st.sampled_from([8, 16, 60]), st.sampled_from([1.0, 1.01, 1.2, 2.0]), st.booleans()
+)  # fmt: skip
+def test_a_power_law_deals_every_pair(tokens: int, topk: int, experts: int, alpha: float, to_popular: bool) -> None:
+    dealt = power_law(tokens, topk, experts, 1, alpha, Dealing(to_popular=to_popular)).loaded
     assert (dealt.sum(axis=1) == tokens * topk).all()
     assert (dealt >= 0).all()
-    assert (np.diff(dealt, axis=1) <= 0).all()
+    assert to_popular or (dealt <= tokens).all()
 
 
 def test_a_power_law_times_the_most_loaded_rank_and_is_the_same_in_every_run() -> None:
-    whole, rank = power_law(512, 4, 32, 1, 1.2), power_law(512, 4, 32, 4, 1.2)
+    rank = power_law(512, 4, 32, 4, 1.2).loaded
     assert rank.shape == (16, 8)
     assert (rank.sum(axis=1) >= 512 * 4 / 4).all()
-    assert (rank[:, 0] <= whole[:, 0]).all()
-    assert (power_law(512, 4, 32, 4, 1.2) == rank).all()
+    assert (power_law(512, 4, 32, 4, 1.2).loaded == rank).all()
 
 
 def test_a_larger_exponent_loads_the_busiest_expert_more() -> None:
-    busiest = [power_law(4096, 8, 64, 1, alpha)[:, 0].mean() for alpha in (1.01, 1.5)]
+    busiest = [power_law(4096, 8, 64, 1, alpha).loaded.max(axis=1).mean() for alpha in (1.01, 1.5)]
     assert busiest[1] > busiest[0] > 4096 * 8 / 64
+
+
+def test_a_few_pairs_go_to_the_ranks_in_turn_or_all_to_the_first() -> None:
+    """One token of 256 experts: every popularity rounds to none, and all 8 pairs are left over."""
+    assert (power_law(1, 8, 256, 8, 1.01).loaded.sum(axis=1) == 1.0).all()
+    assert (power_law(1, 8, 256, 8, 1.01, Dealing(to_popular=True)).loaded.sum(axis=1) == 8.0).all()
+
+
+def test_what_is_left_over_lifts_the_least_loaded_experts_of_each_rank() -> None:
+    rounded = np.array([[5.0, 1.0, 0.0, 2.0], [3.0, 3.0, 3.0, 3.0]])
+    more, less = _by_rank(rounded, 13, 100, 2), _by_rank(rounded, 7, 100, 2)
+    assert more[0].tolist() == [5.0, 4.0, 2.0, 2.0]  # five more in turn: three for experts 0 and 1, two for 2 and 3
+    assert less[0].tolist() == [4.0, 1.0, 0.0, 2.0]  # one less, of the first rank's most loaded
+    assert less[1].sum() == 7.0
+    assert _by_rank(np.array([[9.0, 1.0, 1.0, 1.0]]), 12, 4, 2)[0].sum() == 12.0  # at most four of one expert
+    assert _by_rank(np.array([[9.0, 1.0, 1.0, 1.0]]), 12, 4, 2)[0].max() == 4.0
+
+
+def test_sglang_0_5_10_computed_pairs_of_other_ranks_too() -> None:
+    """8 tokens, each to an expert and to the fourth after it, of 8: every token reaches the first of two ranks."""
+    here = Dealing(all_here=True)
+    two, four = balanced(8, 2, 8, 2, here), balanced(8, 2, 8, 4, here)
+    assert (two.loaded.tolist(), two.tokens) == ([[10.0, 2.0, 2.0, 2.0]], 8.0)  # 8 pairs of its own, 8 of the other rank
+    assert (four.loaded.tolist(), four.tokens) == ([[6.0, 2.0]], 4.0)  # tokens 0, 1, 4 and 5
+    assert balanced(8, 2, 8, 1, here).loaded.tolist() == balanced(8, 2, 8, 1).loaded.tolist()
+    dealt = power_law(512, 4, 32, 8, 1.2, here)
+    assert dealt.loaded.sum(axis=1).mean() == pytest.approx(4 * dealt.tokens)
+    assert power_law(512, 4, 32, 8, 1.2).loaded.sum(axis=1).mean() / 4 < dealt.tokens < 512
+
+
+def test_tokens_that_reach_a_rank_are_a_union_of_intervals() -> None:
+    """Six tokens, two pairs each. Busiest first: 4 + 3 + 3 + 2 pairs are the tokens 0-3, 4-5 and 0, 1-3, 4-5."""
+    by_rank = np.array([[[4.0, 3.0], [3.0, 2.0]]])
+    assert _reached(by_rank, np.array([0]), 6).tolist() == [6.0]
+    assert _reached(by_rank, np.array([1]), 6).tolist() == [5.0]
+
+
+@pytest.mark.parametrize(
+    ("framework", "version", "how"),
+    [
+        ("vllm", "0.14.0", Dealing(to_popular=True)), ("vllm", "0.24.0", Dealing()),
+        ("trtllm", "1.0.0", Dealing(to_popular=True)), ("trtllm", "1.3.0rc20", Dealing()),
+        ("sglang", "0.5.10", Dealing(all_here=True)), ("sglang", "0.5.14", Dealing()),
+        ("vllm", "", Dealing()), ("mine", "x", Dealing()),
+    ],
+)  # fmt: skip
+def test_how_tokens_were_dealt_follows_the_version(framework: str, version: str, how: Dealing) -> None:
+    assert dealing(framework, version) == how
 
 
 def test_classes_are_mean_loads_of_experts_that_have_tokens() -> None:
@@ -100,7 +150,8 @@ def test_the_last_class_holds_all_other_experts() -> None:
 
 def test_one_rank_gets_all_tokens_and_rows_keep_their_order() -> None:
     table = rows(MOE, {"num_tokens": 7}, {"num_tokens": 100, "routing": "power_law_1.2"}, {"num_tokens": 7}, {"moe_ep": 2})
-    load, count = loads(table)
+    load, count, tokens = loads(table)
+    assert tokens.tolist() == [7.0, 100.0, 7.0, 64.0]
     assert (load * count).sum(axis=0)[:3] == pytest.approx([14.0, 200.0, 14.0])
     assert (load * count).sum(axis=0)[3] == pytest.approx(64.0)  # half of 64 x 2 pairs
 
@@ -150,8 +201,10 @@ def test_grouped_products_of_one_gpu_add_up() -> None:
     })  # fmt: skip
     group = only(infersim_grouped_gemm(table))
     assert group.measured == pytest.approx([3e-4, 3e-4])
-    assert group.arguments["load"].tolist() == [[16.0, 1.0]]
-    assert group.arguments["count"].tolist() == [[8.0, 8.0]]
+    load, count = group.arguments["load"], group.arguments["count"]
+    assert load[:, 0].tolist() == [11.0, 13.0, 14.0, 15.0, 16.0, 17.0, 19.0, 20.0]  # 16 x 0.7375, 0.8125, ... 1.2625
+    assert load[:, 1].tolist() == [1.0] * 8  # 1 of 0.25: half of the experts have less than one row, which is none
+    assert count.T.tolist() == [[1.0] * 8, [0.0] * 4 + [1.0] * 4]
 
 
 def test_experts_that_were_hit_share_the_tokens() -> None:
@@ -277,7 +330,8 @@ def test_a_fit_of_collectives_is_judged_on_sizes_that_it_has_not_seen(tmp_path: 
     sizes = [{"message_bytes": 2**power_, "latency_s": 1e-5 + 2**power_ / 1e10} for power_ in range(10, 30)]
     rows(COLLECTIVE, *sizes).to_csv(tmp_path / "collectives.csv", index=False)
     (one,) = calibrate([tmp_path / "collectives.csv"])["kernels"]["collective"]
-    assert "15 of 15 rows; unseen shapes: MAPE" in one["fitted"]
+    assert "20 of 20 rows; unseen shapes: MAPE" in one["fitted"]
+    assert "of 5 rows" in one["fitted"]
 
 
 def test_collectives_that_a_fit_does_not_see_are_of_every_count_of_devices() -> None:

@@ -15,7 +15,7 @@ from hwsim.op import Array
 
 CHIP = Chip(sms=100.0, clock=1e9, peak=1e15, vector=1e13, dram=4e12, l2=50e6)
 IDEAL = {"launch": 0.0, "expert": 0.0, "compute": 1.0, "dram": 1.0, "extra": 0.0, "setup": 0.0, "local": 0.0,
-         "dropped": 0.0, "dropped_inner": 0.0, "blend": 1.0, "untuned": 0.0}  # fmt: skip
+         "dropped": 0.0, "unaligned": 0.0, "blend": 1.0, "untuned": 0.0, "rows": 16.0, "foreign": 0.0}  # fmt: skip
 START = {parameter.name: parameter.start for parameter in (*PARAMETERS, *SELECTION)}
 
 
@@ -62,6 +62,44 @@ def test_default_triton_tiles_follow_the_number_of_tokens() -> None:
     assert many == pytest.approx((3 * 4096 + 6 * 1024) * 64 * 64 * 2.0 / 1e13)
 
 
+def test_a_kernel_of_large_tiles_computes_few_rows_as_many() -> None:
+    weightless = replace(CHIP, dram=1e30)
+    assert layer(3.0, 8.0, IDEAL | {"rows": 64.0}, weightless) == pytest.approx(
+        layer(64.0, 8.0, IDEAL | {"rows": 64.0}, weightless)
+    )
+    assert layer(3.0, 8.0, IDEAL, weightless) == pytest.approx(layer(3.0, 8.0, IDEAL | {"rows": 64.0}, weightless) / 4)
+
+
+def test_rows_that_are_no_multiple_of_16_elements_slow_the_product_over_them() -> None:
+    """k of the second product is the inner size: 1,000 is no multiple of 16, 1,008 is."""
+    weightless = replace(CHIP, dram=1e30)
+    one_tile = 16 * 128 * 2.0 / 1e13  # 128 tiles of gate and up, 256 of down
+    assert layer(16.0, 8.0, IDEAL | {"unaligned": 4.0}, weightless, inter=1000.0) == pytest.approx(
+        (2 * 4096 + 4 * 3 * 1000) * one_tile
+    )
+    assert layer(16.0, 8.0, IDEAL | {"unaligned": 4.0}, weightless, inter=1008.0) == pytest.approx(
+        (2 * 4096 + 3 * 1008) * one_tile
+    )
+    assert layer(16.0, 8.0, IDEAL, weightless, inter=1000.0) == pytest.approx((2 * 4096 + 3 * 1000) * one_tile)
+
+
+def test_pairs_of_other_ranks_are_skipped_moved_or_computed() -> None:
+    """64 tokens x 8 of 32 experts on 4 ranks: 128 pairs here, 384 elsewhere; one expert with 384 rows has 24 tiles of 16."""
+    ends = replace(CHIP, dram=1e30), replace(CHIP, peak=1e30)
+
+    def price(p: dict[str, float], chip: Chip) -> Array:
+        return moe(load=np.array([16.0]), count=np.array([8.0]), tokens=64.0, topk=8.0, hidden=4096.0, inter=1024.0, matrices=3.0,
+                   local=8.0, weight_bytes=2.0, activation_bytes=2.0, chip=chip, p=p)  # fmt: skip
+
+    one_tile = 16 * 128 * 2.0 / 1e13
+    assert price(IDEAL, ends[0]) == pytest.approx((2 * 4096 + 3 * 1024) * one_tile)  # 8 x 16 and 8 x 32 tiles
+    assert price(IDEAL | {"foreign": 1.0}, ends[0]) == pytest.approx((6 * 4096 + 11 * 1024) * one_tile)  # 32 x 16 and 32 x 32
+    pair = 4096 * 6 + 1024 * 12
+    assert price(IDEAL | {"dropped": 0.5}, ends[1]) - price(IDEAL, ends[1]) == pytest.approx(384 * 0.5 * pair / 4e12)
+    moved = price(IDEAL | {"dropped": 0.5, "local": 2.0, "foreign": 1.0}, ends[1]) - price(IDEAL, ends[1])
+    assert moved == pytest.approx(512 * 2.0 * pair / 4e12)
+
+
 def test_skewed_routing_pads_more_and_streams_less() -> None:
     p, weightless = IDEAL | {"blend": 8.0}, replace(CHIP, dram=1e30)
 
@@ -76,7 +114,10 @@ def test_skewed_routing_pads_more_and_streams_less() -> None:
 sizes = st.integers(min_value=1, max_value=64).map(lambda n: 128.0 * n)
 loads = st.floats(min_value=1.0, max_value=4096.0)
 counts = st.integers(min_value=1, max_value=256).map(float)
-params = st.fixed_dictionaries({q.name: st.floats(q.low, q.high) for q in PARAMETERS} | {"untuned": st.sampled_from([0.0, 1.0])})
+CHOICES = {
+    name: st.sampled_from(values) for name, values in {"untuned": [0.0, 1.0], "rows": [16.0, 64.0], "foreign": [0.0, 1.0]}.items()
+}
+params = st.fixed_dictionaries({q.name: st.floats(q.low, q.high) for q in PARAMETERS} | CHOICES)
 
 
 @given(loads, counts, sizes, sizes, params)

@@ -15,6 +15,7 @@ from hwsim.fit.loads import layer
 from hwsim.fit.quant import QUANT, Quant
 
 _QUANT = QUANT | {"int4_wo": Quant("int4_bf16", "bf16", "bf16", "int4_g128")}
+_PARTS = 8
 _BACKENDS = {
     "marlin": "marlin", "flashinfer_cutlass": "cutlass", "flashinfer_trtllm": "trtllm", "triton": "triton", "fused_moe": "triton",
     "torch_flow": "cutlass",
@@ -41,10 +42,15 @@ def _backend(source: str) -> str:
 
 
 def infersim_grouped_gemm(table: pd.DataFrame) -> Iterator[Group]:
-    """DeepGEMM's two grouped products in fp8 with block scales, balanced; nothing is gathered, activated or summed."""
+    """DeepGEMM's two grouped products in fp8 with block scales; nothing is gathered, activated or summed.
+
+    Its benchmark gives each expert the mean load, rounded (one at least), times a number between 0.7 and 1.3, rounded down.
+    """
     local, tokens, topk = (floats(table[name]) for name in ("num_local_experts", "tokens_per_gpu", "topk"))
+    spread = 0.7 + 0.6 * (np.arange(_PARTS) + 0.5)[:, None] / _PARTS
+    load = np.floor(np.maximum(np.rint(tokens * topk / local), 1.0) * spread)
     arguments = {
-        "load": np.maximum(tokens * topk / local, 1.0)[None, :], "count": local[None, :], "tokens": tokens, "topk": topk,
+        "load": np.maximum(load, 1.0), "count": np.where(load > 0.0, local / _PARTS, 0.0), "tokens": tokens, "topk": topk,
         "hidden": floats(table["hidden_size"]), "inter": floats(table["inter_size"]), "matrices": 3.0, "local": local,
         "weight_bytes": 1.0, "activation_bytes": 1.0,
     }  # fmt: skip
