@@ -406,7 +406,7 @@ def fit(
     out: Annotated[Path, typer.Option(metavar="FILE.yaml", help="Where the `kernels:` of a device file go.")],
     generation: Annotated[str, typer.Option(metavar="NAME", help="Which GPUs, where the tables hold several generations.")] = "",
     arch: Annotated[Path | None, typer.Option(metavar="DIR", help="Device files to look in first.")] = None,
-    pooled: Annotated[bool, typer.Option("--pooled", help="Also a set of any stack for each number format.")] = False,
+    pooled: Annotated[str, typer.Option(metavar="STACK,...", help="Also sets of any stack, on rows of these (any: all).")] = "",
     largest: Annotated[bool, typer.Option("--largest", help="Hold out the largest shapes instead.")] = False,
 ) -> None:
     """Fit the parameters of kernel models to measured tables, judged on GPUs or shapes that the fit does not see."""
@@ -417,7 +417,7 @@ def fit(
 
     if out.resolve() in {table.resolve() for table in tables}:
         raise InputError(f"--out: {out} is one of the tables; accepted: another file")
-    found = calibrate(tables, generation, arch, pooled, largest)
+    found = calibrate(tables, generation, arch, pooled.split(",") if pooled else (), largest)
     write_text(out, yaml.safe_dump(found, sort_keys=False, width=120, default_flow_style=None))
     for family, sets in found["kernels"].items():
         for one in sets:

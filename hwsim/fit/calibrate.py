@@ -3,9 +3,9 @@
     least over p of  sum over rows of rho(ln(predicted / measured))         rho: soft L1 at 0.1, so that odd rows pull little
 
 A set that is in use and names the stack of the rows is fitted anew, for the stacks and formats that it names; rows that no set
-names get one of their own. At most 3,000 rows count, evenly over the measured times, from the start and within the bounds that
-the family states: from the set in use come only the choice of kernel and what it switches off (a number outside its bounds), so
-that held-out rows have no part in the fit. Rows that a table's reader names as odd count too.
+names get one of their own. At most 3,000 rows count, evenly over the measured times. The search starts and ends within the bounds
+that the family states: from the set in use come only the choice of kernel and what it switches off (a number outside its bounds),
+so that held-out rows have no part in the fit. Rows that a table's reader names as odd count too.
 
 Never judged on random rows: where the tables hold several GPUs of the generation, the fit sees the one with most rows and is
 judged on the others; where they hold one, on every fourth shape family (or on the quarter whose rows take longest: sizes that the
@@ -15,7 +15,7 @@ where it stood.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,13 @@ from hwsim.kernels.sets import ANY, KernelSet, choose, families, fitted_paramete
 from hwsim.quantity import show
 
 ROWS = 3000
+FEW = 300
+DRAWS = 16
 EVERY = 4
 _LOSS = 0.1
 _WEIGHT = 1e-3
 _NOTHING = 1e-6
+_TINY = 1e-30
 _JUDGED = {"MAPE": "mape", "median": "median", "trimmed": "trimmed_mape"}
 
 
@@ -69,13 +72,13 @@ class _Rows:
 
 
 def calibrate(
-    tables: Sequence[Path], generation: str = "", arch: Path | None = None, pooled: bool = False, largest: bool = False
+    tables: Sequence[Path], generation: str = "", arch: Path | None = None, pooled: Collection[str] = (), largest: bool = False
 ) -> dict[str, Any]:
     """`kernels:` of a device file: the fitted sets of every family, stack and format in `tables`.
 
-    `pooled` adds a set of any stack for each format, on the rows of all stacks but those launched by a host; with `largest` the
-    largest shapes are held out. InputError where the tables hold GPUs of several generations and `generation` names none, or no
-    row that can be fitted.
+    `pooled` names stacks (vllm: also vllm-triton; any: all) whose rows together make a set of any stack for each format; with
+    `largest` the largest shapes are held out. InputError where the tables hold GPUs of several generations and `generation`
+    names none, or no row that can be fitted.
     """
     device_of = finder(arch)
     found = [rows for path in tables for rows in _known(groups(path), device_of)]
@@ -93,12 +96,12 @@ def calibrate(
     return {"kernels": kernels}
 
 
-def _sets(found: Iterable[_Rows], pooled: bool) -> dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[_Rows]]:
+def _sets(found: Iterable[_Rows], pooled: Collection[str]) -> dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[_Rows]]:
     """The rows of each set, by its family, stacks and formats."""
     sets: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[_Rows]] = {}
     for rows in sorted(found, key=lambda rows: (rows.group.family, rows.group.format, rows.group.stack)):
         sets.setdefault(rows.key, []).append(rows)
-        if pooled and "eager" not in rows.group.stack:
+        if {ANY, rows.group.stack, rows.group.stack.split("-", maxsplit=1)[0]} & set(pooled):
             sets.setdefault((rows.group.family, (ANY,), rows.pool), []).append(rows)
     return sets
 
@@ -109,10 +112,12 @@ def fitted(rows: Sequence[_Rows], stacks: Sequence[str], formats: Sequence[str],
     family, known = rows[0].group.family, stated(rows[0].group.family)
     start = _start(rows[0].device, family, stacks, formats)
     free = _free(family, start)
-    judged = {**start, **_least(seen, family, start, free)}
+    judged = {**start, **_least(seen, start, free)}
     same = _of_one_gpu(rows)
     again = [replace(one, start=judged[one.name]) for one in free]
-    found = judged if _count(seen) == _count(same) else {**start, **_least(same, family, start, again)}
+    found = (
+        judged if _count(seen) == _count(same) else {**start, **_least(same, start, again, DRAWS if _count(same) <= FEW else 0)}
+    )
     written = {name: _written(found[name], one) for name, one in known.items()}
     chosen = {name for name in known if name not in fitted_parameters(family)}
     return {
@@ -197,41 +202,71 @@ def _free(family: str, start: Mapping[str, float]) -> list[Parameter]:
     return [one for one in fitted_parameters(family).values() if one.low <= start[one.name] <= one.high]
 
 
-def _least(seen: Sequence[_Rows], family: str, start: Mapping[str, float], free: Sequence[Parameter]) -> dict[str, float]:
-    """The numbers of `free` with the least robust error. Positive ones are searched by their logarithm."""
+def _least(seen: Sequence[_Rows], start: Mapping[str, float], free: Sequence[Parameter], draws: int = DRAWS) -> dict[str, float]:
+    """The numbers of `free` with the least robust error. Positive ones are searched by their logarithm.
+
+    Kernels are the least of several tiles or protocols, so that a search from one point may end in a valley beside. Some points
+    drawn between the bounds are tried on a few rows, and the best of them and of the family's own start goes on with all.
+    """
+    logs = np.array([one.low > 0.0 for one in free])
+    low, high = (_back((getattr(one, end) for one in free), logs) for end in ("low", "high"))
+    first = _back((one.start for one in free), logs)
+    drawn = np.clip(first + (np.random.default_rng(0).random((draws, len(free))) - 0.5) * (high - low), low, high)
+
+    def searched(most: int, points: Iterable[NDArray[np.float64]]) -> list[Any]:
+        few = [_thinned(one, count) for one, count in zip(seen, _counts(seen, most), strict=True)]
+
+        def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
+            numbers = {**start, **_named(free, x, logs)}
+            moved = _WEIGHT * (x - first) / np.maximum(high - low, _TINY)  # a number that no row speaks of stays where it starts
+            return np.concatenate([*(np.log(_priced(one, numbers) / one.group.measured) for one in few), moved])
+
+        return [_search(residuals, point, low, high, seen[0].group.table) for point in points]
+
+    point = min(searched(FEW, [first, *drawn]), key=_cost).x if draws else first
+    return _named(free, searched(ROWS, [point])[0].x, logs)
+
+
+def _search(
+    residuals: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    point: NDArray[np.float64],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    table: str,
+) -> Any:
+    """scipy's answer from a point within the bounds. InputError for rows that have no logarithm."""
     from scipy.optimize import least_squares
 
-    few = [_thinned(one, most) for one, most in zip(seen, _counts(seen), strict=True)]
-    logs = np.array([one.low > 0.0 for one in free])
-
-    def forth(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.where(logs, np.exp(np.where(logs, x, 0.0)), x)
-
-    def back(values: Iterable[float]) -> NDArray[np.float64]:
-        array = np.array(list(values))
-        return np.where(logs, np.log(np.where(logs, array, 1.0)), array)
-
-    def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        numbers = {**start, **dict(zip((one.name for one in free), map(float, forth(x)), strict=True))}
-        moved = _WEIGHT * (x - first) / width  # a number that no row speaks of stays where it starts
-        return np.concatenate([*(np.log(_priced(one, numbers) / one.group.measured) for one in few), moved])
-
-    low, high = back(one.low for one in free), back(one.high for one in free)
-    first = np.clip(back(one.start for one in free), low + 1e-9 * (high - low), high - 1e-9 * (high - low))
-    width = np.maximum(high - low, 1e-30)
+    inside = np.clip(point, low + 1e-9 * (high - low), high - 1e-9 * (high - low))
+    width = np.maximum(high - low, _TINY)
     try:
-        best = least_squares(
-            residuals, first, bounds=(low, high), loss="soft_l1", f_scale=_LOSS, x_scale=width, diff_step=1e-4, max_nfev=60
+        return least_squares(
+            residuals, inside, bounds=(low, high), loss="soft_l1", f_scale=_LOSS, x_scale=width, diff_step=1e-4, max_nfev=60
         )
     except ValueError as error:
-        raise InputError(f"{seen[0].group.table}: {error}; accepted: rows that take some time") from error
-    return dict(zip((one.name for one in free), map(float, forth(best.x)), strict=True))
+        raise InputError(f"{table}: {error}; accepted: rows that take some time") from error
 
 
-def _counts(rows: Sequence[_Rows]) -> list[int]:
+def _cost(found: Any) -> float:
+    return float(found.cost)
+
+
+def _back(values: Iterable[float], logs: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Numbers as a search sees them."""
+    array = np.array(list(values))
+    return np.where(logs, np.log(np.where(logs, array, 1.0)), array)
+
+
+def _named(free: Sequence[Parameter], x: NDArray[np.float64], logs: NDArray[np.bool_]) -> dict[str, float]:
+    """What a search sees as numbers, by name."""
+    forth = np.where(logs, np.exp(np.where(logs, x, 0.0)), x)
+    return dict(zip((one.name for one in free), map(float, forth), strict=True))
+
+
+def _counts(rows: Sequence[_Rows], most: int) -> list[int]:
     """How many rows of each group a fit sees: all of them, or its share of the most it takes."""
     total = _count(rows)
-    return [min(one.group.rows, max(1, round(one.group.rows * ROWS / total))) for one in rows]
+    return [min(one.group.rows, max(1, round(one.group.rows * most / total))) for one in rows]
 
 
 def _thinned(rows: _Rows, count: int) -> _Rows:
@@ -256,7 +291,9 @@ def _provenance(same: Sequence[_Rows], unseen: Sequence[_Rows], how: str, judged
         ", ".join(dict.fromkeys(one.group.device for one in same)),
     )
     stacks = " + ".join(dict.fromkeys(f"{one.group.stack} {one.group.dtype}" for one in same))
-    return f"{names[0]}, {names[1]}, {stacks}: {sum(_counts(same)):,} of {_count(same):,} rows; {_error(unseen, how, judged)}"
+    return (
+        f"{names[0]}, {names[1]}, {stacks}: {sum(_counts(same, ROWS)):,} of {_count(same):,} rows; {_error(unseen, how, judged)}"
+    )
 
 
 def _error(unseen: Sequence[_Rows], how: str, judged: Mapping[str, float]) -> str:

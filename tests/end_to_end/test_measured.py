@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,13 @@ import yaml
 
 from hwsim.catalogue import load_device
 from hwsim.cost.chips import chip_of
+from hwsim.fit.calibrate import _Rows, split
 from hwsim.fit.devices import finder
+from hwsim.fit.error import errors
+from hwsim.fit.group import Group
 from hwsim.fit.read import groups
 from hwsim.fit.validate import predicted as predicted_rows
+from hwsim.fit.validate import priced
 from hwsim.kernels.gemm import gemm
 from hwsim.kernels.sets import choose, stated
 from hwsim.quantity import show
@@ -110,6 +115,29 @@ def test_a_fit_finds_the_parameters_that_made_the_table_and_a_device_file_takes_
     (arch / "mine.yaml").write_text("extends: h100\nsource: a test\n" + fragment.read_text())
     (row,) = document("validate", str(data), "--arch", str(arch))["rows"]
     assert row["mape"] < 0.01
+
+
+def test_a_fit_can_pool_stacks_and_hold_out_the_largest_shapes(tmp_path):
+    vllm, sglang = table("H200", predicted("h200")), table("H200", 1.3 * predicted("h200")).assign(fw="sglang")
+    path, fragment = tmp_path / "gemm_llm_kernels.csv", tmp_path / "fragment.yaml"
+    pd.concat([vllm, sglang]).to_csv(path, index=False)
+    status, out, err = hwsim("fit", str(path), "--out", str(fragment), "--pooled", "vllm", "--largest")
+    assert (status, err) == (0, "")
+    assert out.count("the largest shapes: MAPE") == 3
+    sets = {tuple(one["stacks"]): one for one in yaml.safe_load(fragment.read_text())["kernels"]["gemm"]}
+    assert set(sets) == {("sglang",), ("trtllm", "vllm"), ("any",)}  # as the sets in use are named
+    assert sets["any",]["parameters"] == sets["trtllm", "vllm"]["parameters"]  # vllm's rows alone
+    assert sets["any",]["formats"] == ["bf16", "fp16"]
+
+
+def test_the_largest_shapes_are_those_that_take_longest():
+    seconds = np.array([1.0, 9.0, 2.0, 2.0, 3.0, 1.0, 4.0, 1.0])
+    label = np.array(["a", "a", "b", "b", "c", "c", "d", "d"], dtype=object)  # medians of 5, 2, 2 and 2.5 s
+    group = Group("t", "h200", "gemm", "vllm", "bf16", seconds, {}, "bf16", "bf16", label=label)
+    rows = [_Rows(group, load_device("h200"))]
+    (seen,), (unseen,), how = split(rows, largest=True)
+    assert (set(unseen.group.label), set(seen.group.label), how) == ({"a"}, {"b", "c", "d"}, "the largest shapes")
+    assert set(split(rows)[1][0].group.label) == {"d"}
 
 
 @pytest.mark.parametrize(
@@ -285,6 +313,24 @@ def test_the_measured_tables_are_priced_and_kernel_models_stay_within_their_erro
     assert rows["n"].sum() > 700_000
     gemms = rows[(rows["table"] == "gemm_llm_kernels") & (rows["dtype"] == "bfloat16")]
     assert np.average(gemms["mape"], weights=gemms["n"]) < 0.09
+
+
+@pytest.mark.skipif(not MEASURED.is_dir(), reason=f"measured tables are not at {MEASURED}; set HWSIM_DATA")
+def test_experts_stay_within_their_error_also_on_a_gpu_that_no_set_has_seen():
+    """10 % median, 15 % trimmed: as issue 4 asks. H20's rows are two products: nothing is moved, and tiles have 64 rows."""
+    (group,) = groups(MEASURED / "infersim_grouped_gemm.csv")
+    kernel = choose(load_device("h200").kernels["moe"], "trtllm", "fp8_block")
+    products = dict(kernel.parameters) | {"local": 0.0, "dropped": 0.0, "rows": 64.0}
+    unseen = errors(priced(group, load_device("h20"), replace(kernel, parameters=products)), group.measured)
+    assert unseen["median"] < 0.10
+    assert unseen["trimmed_mape"] < 0.15
+    device_of, found = finder(), {}
+    for one in groups(MEASURED / "moe_kernels.parquet"):
+        signed = predicted_rows(one, device_of(one.device)) / one.measured - 1
+        found.setdefault(one.device, []).append(np.abs(signed))
+    for sizes in (np.sort(np.concatenate(parts)) for parts in found.values()):
+        assert np.median(sizes) < 0.10
+        assert sizes[: int(0.9 * len(sizes))].mean() < 0.15
 
 
 @pytest.mark.skipif(not MEASURED.is_dir(), reason=f"measured tables are not at {MEASURED}; set HWSIM_DATA")
