@@ -38,6 +38,7 @@ class Run(_Data):
     routing: str = "uniform"
     seed: int | None = None
     host: str | None = None
+    quirks: Literal["none", "as-published"] | None = None
     policy: str | None = None
     parallel: str | None = None
     mla: Literal["auto", "absorbed", "expanded"] = "auto"

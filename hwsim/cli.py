@@ -95,6 +95,12 @@ Software = Annotated[
     str | None,
     typer.Option(help="Host that launches kernels: eager, vllm, sglang, trtllm, any. Default: none.", show_default=False),
 ]
+Quirks = Annotated[
+    str | None,
+    typer.Option(
+        help="as-published: charge an array as its paper's simulator does; or none. Default: the device's.", show_default=False
+    ),
+]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a device number.", show_default=False)]
 Report = Annotated[
     Path | None, typer.Option(metavar="FILE.html", help="Write one self-contained HTML report.", show_default=False)
@@ -216,13 +222,14 @@ def run(
     model: ModelArg, arch: ArchArg, phase: Phase = "generate", batch: Batch = 1, prompt: Prompt = 1024, output: Output = 128,
     sequences: Mixed = "", policy: Policy = None, parallel: Parallel = None, weights: Weights = None,
     activations: Activations = None, kv: Kv = None, routing: Routing = "uniform", mla: Mla = "auto", seed: Seed = None,
-    stack: Stack = None, host: Software = None, set_: Set = None, report: Report = None, perfetto: Perfetto = None,
-    as_json: AsJson = False,
+    stack: Stack = None, host: Software = None, quirks: Quirks = None, set_: Set = None, report: Report = None,
+    perfetto: Perfetto = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Simulate one model on one device: latency, energy and where they go."""
     job = _job(
         sequences, set_, phase=phase, batch=batch, prompt=prompt, output=output, policy=policy, parallel=parallel,
         weights=weights, activations=activations, kv=kv, routing=routing, mla=mla, seed=seed, stack=stack, host=host,
+        quirks=quirks,
     )  # fmt: skip
     runs = _runs(model, [arch], job)
     _write(runs, job, report, perfetto)
@@ -241,13 +248,14 @@ def compare(
     model: ModelArg, archs: Archs, phase: Phase = "generate", batch: Batch = 1, prompt: Prompt = 1024, output: Output = 128,
     sequences: Mixed = "", policy: Policy = None, parallel: Parallel = None, weights: Weights = None,
     activations: Activations = None, kv: Kv = None, routing: Routing = "uniform", mla: Mla = "auto", seed: Seed = None,
-    stack: Stack = None, host: Software = None, set_: Set = None, report: Report = None, perfetto: Perfetto = None,
-    as_json: AsJson = False,
+    stack: Stack = None, host: Software = None, quirks: Quirks = None, set_: Set = None, report: Report = None,
+    perfetto: Perfetto = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Simulate one model on several devices; ratios are to the first."""
     job = _job(
         sequences, set_, phase=phase, batch=batch, prompt=prompt, output=output, policy=policy, parallel=parallel,
         weights=weights, activations=activations, kv=kv, routing=routing, mla=mla, seed=seed, stack=stack, host=host,
+        quirks=quirks,
     )  # fmt: skip
     runs = _runs(model, archs, job)
     _write(runs, job, report, perfetto)
@@ -267,14 +275,15 @@ def compare(
 def roofline(
     model: ModelArg, arch: ArchArg, phase: Phase = "decode", batch: Batch = 1, prompt: Prompt = 1024, sequences: Mixed = "",
     policy: Policy = None, parallel: Parallel = None, weights: Weights = None, activations: Activations = None,
-    kv: Kv = None, routing: Routing = "uniform", mla: Mla = "auto", seed: Seed = None, stack: Stack = None, set_: Set = None,
+    kv: Kv = None, routing: Routing = "uniform", mla: Mla = "auto", seed: Seed = None, stack: Stack = None,
+    quirks: Quirks = None, set_: Set = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write the figure.", show_default=False)] = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Op/B of each op against the roof of the unit it was sent to."""
     job = _job(
         sequences, set_, phase=phase, batch=batch, prompt=prompt, output=1, policy=policy, parallel=parallel, weights=weights,
-        activations=activations, kv=kv, routing=routing, mla=mla, seed=seed, stack=stack,
+        activations=activations, kv=kv, routing=routing, mla=mla, seed=seed, stack=stack, quirks=quirks,
     )  # fmt: skip
     trace, device = _runs(model, [arch], job)[0]
     from hwsim.report.roofline import roofline_page, roofline_points

@@ -5,10 +5,10 @@ its own: {value: 0.82, assumed: "why", range: "what was tried"} or {value: ..., 
 Inside, every number is an SI float; any of them may be replaced by a NumPy array of design points (`Device.with_values`).
 
 Bandwidths are peaks of a datasheet; `efficiency` is the fraction that kernels reach and multiplies them. A unit draws at most
-`port` bytes/s from its memory; units of one memory share it. `policy`, `parallel` and `compression` are how the machine is meant
-to be used, unless a job says otherwise. A link joins `reach` neighbouring devices and carries `bandwidth` in each direction at
-once. `count` equal devices joined by their links make a system. `kernels` are the fitted kernel models of the `generation`,
-`stack` is the software whose kernels run where several were measured.
+`port` bytes/s from its memory; units of one memory share it. `formats` (of weights, activations, kv), `policy`, `parallel` and
+`compression` are how the machine is meant to be used, unless a job says otherwise. A link joins `reach` neighbouring devices and
+carries `bandwidth` in each direction at once. `count` equal devices joined by their links make a system. `kernels` are the fitted
+kernel models of the `generation`, `stack` is the software whose kernels run where several were measured.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self, TypeGuard
+from typing import Annotated, Any, Literal, Self, TypeGuard, get_origin
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError, model_validator
 
 from hwsim.errors import InputError
 from hwsim.formats import bits, candidates
@@ -60,7 +60,12 @@ SquareMetres = Annotated[Array, _quantity("m**2", lambda x: x >= 0, "an area suc
 Operand = Literal["weights", "activations", "kv"]
 Hertz = Annotated[Array, _quantity("Hz", lambda x: x > 0, "a clock such as 1830 MHz")]
 Number = Annotated[Array, _quantity("", lambda x: x >= 0, "a number, 0 or more")]
+_CLOCK: TypeAdapter[Array] = TypeAdapter(Hertz)
 Fraction = Annotated[Array, _quantity("", lambda x: (x > 0) & (x <= 1), "a fraction, above 0 and at most 1")]
+Share = Annotated[Array, _quantity("", lambda x: (x >= 0) & (x <= 1), "a part, from 0 to 1")]
+Count = Annotated[Array, _quantity("", lambda x: (x >= 1) & (x <= 1e6), "a number from 1 to 1000000")]
+Bits = Annotated[Array, _quantity("", lambda x: (x >= 1) & (x <= 64), "a number of bits from 1 to 64")]
+Quirks = Literal["none", "as-published"]
 
 
 class _Part(BaseModel):
@@ -75,12 +80,14 @@ class Memory(_Part):
     `view_of` another memory is a second path into the same storage (the wide path of a PIM), with a bandwidth and an energy of
     its own: paths do not slow each other as long as they are in different `spaces` (bank bundles), which policies see to.
     `organisation` is for readers and studies: stacks, channels, banks, timings; bandwidths are given, not derived from it.
+    `write_energy` is that of a written byte, where the cost model of a unit tells writes from reads.
     """
 
     capacity: Bytes
     bandwidth: Rate
     efficiency: Fraction = 1.0
     energy: JoulesPerByte = 0.0
+    write_energy: JoulesPerByte | None = None
     organisation: Mapping[str, float] = Field(default_factory=dict)
     view_of: str = ""
     spaces: Annotated[int, Field(ge=1)] = 1
@@ -91,8 +98,96 @@ class Memory(_Part):
         return self.bandwidth * self.efficiency
 
 
+class Published(_Part):
+    """What a paper's released simulator charges instead of what the array does: `quirks: as-published`.
+
+    Both operands of a layer have one width: `narrow` bits in GEMMs of `narrow_kinds`, `wide` in all others and in the part
+    `wide_blocks` of the network's blocks (rounded down). Halving it doubles rows and columns, from `widest` to `narrowest`.
+    """
+
+    widest: Bits
+    narrowest: Bits
+    narrow: Bits
+    wide: Bits
+    wide_blocks: Share = 0.0
+    narrow_kinds: tuple[str, ...] = ("qkv", "out", "ffn")
+
+    def factor(self, bits: Array) -> Array:
+        """How many times the rows, and the columns, that operands of so many bits find."""
+        return np.floor(self.widest / np.maximum(bits, self.narrowest))
+
+
+class SystolicArray(_Part):
+    """Processing elements in rows and columns, each of which multiplies an activation by a weight and adds, once a cycle.
+
+    `activation_bits` and `weight_bits` are the widths it does that for. A wider operand takes a pass per such part; a narrower
+    one is faster only where elements divide, down to `least_bits`. `formats` are the activations it takes, and in how many bits:
+    a format of more bits is quantised on its way in. Weights in groups with scales are scaled by the elements, `before` the
+    product (every weight once) or `after` the dot product of each group (every partial sum). `leakage` and `dynamic` are
+    watts of an element, the latter while it works; operands wait in the device's buffers `activations`, `weights`, `outputs`.
+    """
+
+    rows: Count
+    columns: Count
+    activation_bits: Bits
+    weight_bits: Bits
+    least_bits: Bits | None = None
+    output_bits: Bits
+    formats: Mapping[str, Bits]
+    dequantise: Literal["before", "after"]
+    leakage: Watts
+    dynamic: Watts
+    published: Published | None = None
+    quirks: Quirks = "none"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in self.formats:
+            _known_format(name)
+        if self.quirks != "none" and self.published is None:
+            raise ValueError(f"quirks: {self.quirks!r}; accepted: none, or `published` beside it")
+        return self
+
+    @property
+    def elements(self) -> Array:
+        """Processing elements."""
+        return self.rows * self.columns
+
+    def macs(self, a_bits: Array, w_bits: Array) -> tuple[Array, Array, Array]:
+        """Multiply-accumulates across the rows and across the columns in a cycle, and passes, for operands of so many bits."""
+        if self.quirks != "none" and self.published:
+            return self.rows * self.published.factor(a_bits), self.columns * self.published.factor(w_bits), 1.0
+        least_a, least_w = (self.least_bits or native for native in (self.activation_bits, self.weight_bits))
+        passes = np.ceil(a_bits / self.activation_bits) * np.ceil(w_bits / self.weight_bits)
+        across = np.maximum(np.floor(self.activation_bits / np.maximum(a_bits, least_a)), 1.0)
+        along = np.maximum(np.floor(self.weight_bits / np.maximum(w_bits, least_w)), 1.0)
+        return self.rows * across, self.columns * along, passes
+
+    def peaks(self, clock: Array) -> dict[str, Array]:
+        """op/s for each format of activations, with the weights that are fastest."""
+        if self.quirks != "none" and self.published:
+            widths = {format_of(width): (width, width) for width in (self.published.wide, self.published.narrow)}
+        else:
+            fastest = self.least_bits or self.weight_bits
+            widths = {name: (width, np.minimum(width, fastest)) for name, width in self.formats.items()}
+        return {name: self._peak(*operands, clock) for name, operands in widths.items()}
+
+    def _peak(self, a_bits: Array, w_bits: Array, clock: Array) -> Array:
+        rows, columns, passes = self.macs(a_bits, w_bits)
+        peak: Array = 2.0 * clock * rows * columns / passes
+        return peak
+
+
+def format_of(width: Array) -> str:
+    """The format behind a width in released lists of layers, where 16 bits are floating point."""
+    return "fp16" if width > 8 else f"int{int(width)}"
+
+
 class Unit(_Part):
-    """A processor: in order, one op at a time. `does` says which arithmetic it can do, `peak` how fast per number format."""
+    """A processor: in order, one op at a time. `does` says which arithmetic it can do, `peak` how fast per number format.
+
+    A unit with an `array` has the peak of its array at its clock.
+    """
 
     does: tuple[Math, ...]
     peak: Mapping[str, OpRate]
@@ -109,9 +204,23 @@ class Unit(_Part):
     clock: Hertz | None = None
     cache: Bytes | None = None
     cost: str = "roofline"
+    array: SystolicArray | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _peak_of_its_array(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or data.get("array") is None:
+            return data
+        try:
+            array, clock = SystolicArray.model_validate(data["array"]), _CLOCK.validate_python(data.get("clock"))
+        except ValidationError:
+            return {"peak": {}, **data}  # the fields say themselves what is wrong
+        return {**data, "peak": array.peaks(clock)}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.array and self.clock is None:
+            raise ValueError("clock: missing; every unit with an array needs it")
         if not self.does or not self.peak:
             raise ValueError("accepted: at least one entry in `does` and in `peak`")
         if "move" in self.does:
@@ -158,9 +267,16 @@ class Link(_Part):
 
 
 class Buffer(_Part):
-    """A bounded on-chip buffer: rows take room when they start and give it back when a later row has used it."""
+    """A bounded on-chip buffer: rows take room when they start and give it back when a later row has used it.
+
+    That of an array is double: a tile has half of it. `read`, `write` are joules per byte, `leakage` and `area` of all of it.
+    """
 
     capacity: Bytes
+    read: JoulesPerByte = 0.0
+    write: JoulesPerByte = 0.0
+    leakage: Watts = 0.0
+    area: SquareMetres = 0.0
 
 
 def _length(value: object) -> str:
@@ -203,6 +319,7 @@ class Device(_Part):
     links: Mapping[str, Link] = Field(default_factory=dict)
     buffers: Mapping[str, Buffer] = Field(default_factory=dict)
     homes: Mapping[Operand, str] = Field(default_factory=dict)
+    formats: Mapping[Literal["weights", "activations", "kv"], str] = Field(default_factory=dict)
     policy: str = "fastest"
     parallel: str = "auto"
     compression: Compression | None = None
@@ -285,6 +402,26 @@ class Device(_Part):
             raise InputError(f"stack: {stack[:40]!r}; accepted for {self.name}: {', '.join(known)}")
         return self.model_copy(update={"stack": stack})
 
+    @property
+    def arrays(self) -> Mapping[str, SystolicArray]:
+        """The systolic arrays among its units."""
+        return {name: unit.array for name, unit in self.units.items() if unit.array is not None}
+
+    def with_quirks(self, quirks: Quirks) -> Device:
+        """A copy that is charged like a paper's released simulator ("as-published"), or as it works ("none").
+
+        Raises InputError for a device without such quirks.
+        """
+        if quirks != "none" and not any(array.published for array in self.arrays.values()):
+            raise InputError(f"quirks: {quirks!r}; accepted for {self.name}: none")
+        if not self.arrays:
+            return self
+        charged = {name: array.model_copy(update={"quirks": quirks}) for name, array in self.arrays.items() if array.published}
+        units = {
+            name: validated(Unit, {**_fields(self.units[name]), "array": array}, self.name) for name, array in charged.items()
+        }
+        return self.model_copy(update={"units": {**self.units, **units}})
+
     def with_values(self, values: Mapping[str, object]) -> Device:
         """A copy with numbers replaced, by dotted path: {"memories.hbm.bandwidth": "4.8 TB/s"}, or SI floats and arrays.
 
@@ -306,12 +443,17 @@ def _replaced(node: Any, path: list[str], value: object, whole: str) -> Any:
     if head not in known:
         raise InputError(f"--set {whole}: no field {head!r}; accepted: {', '.join(sorted(known)) or 'no deeper path'}")
     old = getattr(node, head) if isinstance(node, BaseModel) else node[head]
-    if not rest and not (old is None or isinstance(old, int | float | np.ndarray)):
+    if not rest and not (old is None or isinstance(old, int | float | np.ndarray) or _is_choice(node, head)):
         raise InputError(f"--set {whole}: {head} is not a number; accepted: the path of a number, as `hwsim show` lists them")
     if isinstance(node, BaseModel):
         new = _replaced(old, rest, value, whole) if rest else value
         return validated(type(node), {**_fields(node), head: new}, f"--set {whole}")
     return {**node, head: _replaced(old, rest, value, whole) if rest else value}
+
+
+def _is_choice(node: Any, name: str) -> bool:
+    """Whether a field is one of a few words."""
+    return isinstance(node, BaseModel) and get_origin(type(node).model_fields[name].annotation) is Literal
 
 
 def _fields(node: BaseModel) -> dict[str, Any]:
@@ -340,7 +482,7 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     first = _worst(error)
     path = ".".join(str(step) for step in first["loc"] if step not in ("[key]", "Run"))
     if first["type"] == "extra_forbidden":
-        parts = (kind, Memory, Unit, Link, Buffer, Compression)
+        parts = (kind, Memory, Unit, Link, Buffer, Compression, SystolicArray, Published)
         fields = sorted({name for part in parts for name in part.model_fields} - {"provenance", "written"})
         near = get_close_matches(str(first["loc"][-1]), fields, 1)
         return f"{path}: unknown field" + (f" (did you mean {near[0]!r}?)" if near else "")

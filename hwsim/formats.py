@@ -49,6 +49,14 @@ def nbytes(name: str) -> float:
 
 
 @lru_cache(maxsize=256)
+def group(name: str) -> int | None:
+    """Elements that share a scale within a row; None for formats with one scale for a row or tensor, or none."""
+    blocks = {"mxfp8": 32, "mxfp6": 32, "mxfp4": 32, "nvfp4": 16, "fp8_block": 128}
+    match = _INTEGER.fullmatch(name)
+    return int(match[2]) if match and match[2] else blocks.get(name)
+
+
+@lru_cache(maxsize=256)
 def multiplied_in(left: str, right: str) -> str:
     """The format in which operands stored as `left` and `right` are multiplied: the wider of the two."""
     return _plain(left if bits(left) >= bits(right) else right)

@@ -20,7 +20,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from hwsim.catalogue import load_device, load_model
-from hwsim.device import Compression, Device
+from hwsim.device import Compression, Device, Quirks
 from hwsim.engine import Estimate, estimate, simulate
 from hwsim.engine.record import delayed, summed
 from hwsim.errors import InputError
@@ -29,6 +29,7 @@ from hwsim.host import Host, launches, load_host
 from hwsim.lowering.batch import Batch, decode, mixed, prefill, sequences, tokens
 from hwsim.lowering.model import Model, Precision, Sparsity
 from hwsim.lowering.moe import Routing, read_routing
+from hwsim.lowering.published import as_published
 from hwsim.lowering.transformer import Mla, lower
 from hwsim.op import Array, Op
 from hwsim.placement import Plan, Policy, Row, parallelize, place, read_policy
@@ -37,6 +38,10 @@ from hwsim.placement.policy import plan_of, rewriting
 from hwsim.trace import Trace
 
 Phase = Literal["prefill", "decode", "generate", "mixed"]
+_CHARGED: Mapping[Quirks, str] = {
+    "none": "each operand in its own width, the network's own layers, any number of rows",
+    "as-published": "layers, widths and scales are those of the authors' released lists, not what the array would do",
+}
 MAX_TOKENS = 100_000_000
 MAX_OUTPUT = 1_000_000  # decode steps that are priced at once
 
@@ -45,7 +50,7 @@ MAX_OUTPUT = 1_000_000  # decode steps that are priced at once
 class Job:
     """What to run: phase, batch, lengths, number formats, routing, policy, parallel plan, software; as a user types them.
 
-    Formats default to the model's config, policy, parallel plan and stack to the device's file.
+    Formats default to those of the device's file or the model's config, policy, parallel plan, stack and quirks to the device's.
     """
 
     phase: Phase = "generate"
@@ -63,6 +68,7 @@ class Job:
     mla: Mla = "auto"
     stack: str | None = None
     host: str | None = None
+    quirks: Quirks | None = None
     set: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -70,6 +76,8 @@ class Job:
             raise InputError(f"phase: {self.phase!r}; accepted: {', '.join(get_args(Phase))}")
         if self.mla not in get_args(Mla):
             raise InputError(f"mla: {self.mla!r}; accepted: {', '.join(get_args(Mla))}")
+        if self.quirks is not None and self.quirks not in get_args(Quirks):
+            raise InputError(f"quirks: {self.quirks!r}; accepted: {', '.join(get_args(Quirks))}")
         for name, most in (("batch", MAX_TOKENS), ("prompt", MAX_TOKENS), ("output", MAX_OUTPUT)):
             _whole(name, getattr(self, name), 1, most)
         if self.seed is not None:
@@ -78,8 +86,9 @@ class Job:
             raise InputError("phase mixed and a list of sequences (new tokens, context) need each other")
 
     def configured(self, device: Device) -> Device:
-        """The device with the numbers and the software stack of this job."""
-        return device.with_values(self.set).with_stack(self.stack)
+        """The device with the numbers, the software stack and the quirks of this job."""
+        configured = device.with_values(self.set).with_stack(self.stack)
+        return configured if self.quirks is None else configured.with_quirks(self.quirks)
 
     def settings(self) -> dict[str, str]:
         """What is not left at its default, for reports."""
@@ -147,6 +156,7 @@ class Context:
         )
         if longest is not None and context > longest:
             found.append(f"context of {context} tokens, but {self.model.name} was made for {longest}")
+        found += [f"{array}: quirks: {spec.quirks}: {_CHARGED[spec.quirks]}" for array, spec in self.device.arrays.items()]
         limit = self.device.power_limit
         if limit is not None and trace.latency_s and trace.energy_j > float(limit) * self.device.count * trace.latency_s:
             watts = trace.energy_j / trace.latency_s / self.device.count
@@ -185,11 +195,17 @@ class Context:
 
     def rows(self, batch: Batch, routing: Routing | None = None) -> list[Row]:
         """The rows of one pass over `batch`, of one data-parallel replica."""
-        return self.placed(lower(self.model, batch, self.precision, routing or self.routing, self.job.mla), self.policy)
+        return self.placed(self.lowered(batch, routing or self.routing), self.policy)
 
     def placed(self, ops: list[Op], policy: Policy) -> list[Row]:
         """`ops` on one representative device, rewritten as the job's policy does, where `policy` sends them."""
         return place(self.rewritten(parallelize(ops, self.plan, self.device)), self.device, policy)
+
+    def lowered(self, batch: Batch, routing: Routing) -> list[Op]:
+        """The ops of one pass over `batch`; those of a released simulator where the device is charged like it."""
+        ops = lower(self.model, batch, self.precision, routing, self.job.mla)
+        charged = [array for array in self.device.arrays.values() if array.quirks != "none"]
+        return as_published(ops, charged[0]) if charged else ops
 
     def _part(self) -> int:
         """Sequences of one microbatch of one replica."""
@@ -241,19 +257,20 @@ class Context:
 
 
 def chosen_precision(model: Model, job: Job, device: Device) -> Precision:
-    """The model's own formats, or those of a device that compresses, changed by what the job names.
+    """The model's own formats, or those of a device that compresses, changed by what the job or else the device's file names.
 
     New weights alone are weight-only: activations stay what flows between layers.
     """
     precision = compressed(device.compression) if device.compression else model.precision
-    for name in (job.weights, job.activations, job.kv):
+    weights, activations, kv = (getattr(job, name) or device.formats.get(name) for name in ("weights", "activations", "kv"))
+    for name in (weights, activations, kv):
         if name is not None:
             bits(name)
-    if job.weights is not None:
-        precision = replace(precision.with_weights(job.weights), activations=precision.stream)
-    if job.activations is not None:
-        precision = replace(precision, activations=job.activations, everywhere=True)
-    return replace(precision, kv=job.kv) if job.kv is not None else precision
+    if weights is not None:
+        precision = replace(precision.with_weights(weights), activations=precision.stream)
+    if activations is not None:
+        precision = replace(precision, activations=activations, everywhere=True)
+    return replace(precision, kv=kv) if kv is not None else precision
 
 
 def compressed(by: Compression) -> Precision:

@@ -191,6 +191,25 @@ class Gemm(Op):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Conv(Gemm):
+    """A convolution as the matrix product that it is: m output pixels of all images, n filters, k = kernel^2 x channels.
+
+    Square maps and kernels; `side` of the output map. `inputs` elements of the input maps are read once, though pixels belong to
+    several products. `hwsim.lowering.convolution` makes one from its usual description.
+    """
+
+    kernel: int
+    side: Array
+    inputs: Array
+
+    @cached_property
+    def bytes(self) -> Mapping[str, Array]:
+        """Weights and input maps once, output maps once."""
+        moved = self.groups * self.inputs * nbytes(self.activations) + self.output_bytes
+        return {"weights": self._weight_bytes, "activations": moved}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class AttentionOp(Op):
     """Fused attention over a batch: scores, softmax and context, with Q, K, V and the result moved once (FlashAttention).
 

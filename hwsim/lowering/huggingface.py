@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from hwsim.files import read_mapping
 from hwsim.lowering.fields import Fields
-from hwsim.lowering.model import Attention, FeedForward, LatentAttention, Layer, MixtureOfExperts, Model
+from hwsim.lowering.model import Attention, FeedForward, LatentAttention, Layer, MixtureOfExperts, Model, Patches
 from hwsim.lowering.quantization import read_precision
 
 _WRAPPERS = ("text_config", "llm_config", "language_config", "thinker_config", "text_model_config")
@@ -143,16 +143,17 @@ class _Reader:
     def model(self, name: str) -> Model:
         fields = self.fields
         encoder = self._is_encoder()
-        context = fields.optional(*_CONTEXT, most=10**9)
+        context, patches = fields.optional(*_CONTEXT, most=10**9), self._patches()
         offset = fields.optional("positions")
         tied = fields.flag("tie_word_embeddings", "tie_embeddings")
         return Model(
-            name=name, hidden=self.hidden, vocab=fields.whole("padded_vocab_size", "vocab_size"), layers=self._layers(),
+            name=name, hidden=self.hidden, vocab=0 if patches else fields.whole("padded_vocab_size", "vocab_size"),
+            layers=self._layers(),
             tied=tied and not encoder, head=not encoder, head_bias=fields.flag("head_bias", "lm_head_bias"), causal=not encoder,
-            positions=0 if offset is None else (context or 0) + offset, extra_parameters=self._extra(encoder),
+            positions=0 if offset is None else (context or 0) + offset, extra_parameters=self._extra(encoder, patches),
             norm_bias=self.layer_norm and not fields.flag("no_bias"), norm_weight=fields.flag("norm_weight", default=True),
-            final_norms=1, precision=read_precision(fields), max_context=context or None,
-            source=fields.text("source"), notes=tuple(self._notes()),
+            final_norms=1, precision=read_precision(fields), max_context=patches.count + 1 if patches else context or None,
+            patches=patches, source=fields.text("source"), notes=tuple(self._notes()),
         )  # fmt: skip
 
     def _is_encoder(self) -> bool:
@@ -171,9 +172,21 @@ class _Reader:
             if means and value not in (None, False, 0, "") and value not in ([], {}):
                 raise self.fields.error(key, value, f"a network without {means}, which hwsim does not model")
 
-    def _extra(self, encoder: bool) -> int:
-        """Token types and pooler of BERT; embedding norm of BERT and BLOOM."""
+    def _patches(self) -> Patches | None:
+        """Of families that see images only; a tower beside a language model is not read."""
+        fields = self.fields
+        if not fields.flag("sees_images"):
+            return None
+        image, size = fields.whole("image_size", most=10_000), fields.whole("patch_size", most=1_000)
+        if image % size:
+            raise fields.error("patch_size", size, f"a divisor of image_size {image}")
+        return Patches(image, size, fields.whole("num_channels", default=3, most=1_000))
+
+    def _extra(self, encoder: bool, patches: Patches | None) -> int:
+        """Token types and pooler of BERT; embedding norm of BERT and BLOOM; class token, positions and classifier of ViT."""
         h = self.hidden
+        if patches:
+            return h + (patches.count + 2) * h + self.fields.whole("num_labels", default=0, least=0) * (h + 1)
         types = self.fields.optional("type_vocab_size") or 0
         for narrow in ("word_embed_proj_dim", "embedding_size"):  # OPT-350M, ALBERT
             width = self.fields.optional(narrow)

@@ -163,6 +163,24 @@ class Precision:
 
 
 @dataclass(frozen=True)
+class Patches:
+    """Images cut into squares of `size` pixels, each an embedding (ViT, arXiv:2010.11929)."""
+
+    image: int
+    size: int
+    channels: int
+
+    @property
+    def count(self) -> int:
+        """Patches of an image."""
+        return (self.image // self.size) ** 2
+
+    def parameters(self, hidden: int) -> int:
+        """Weights of the embedding."""
+        return self.size**2 * self.channels * hidden
+
+
+@dataclass(frozen=True)
 class Model:
     """A transformer: embedding, folded layers, final norm and LM head."""
 
@@ -183,6 +201,7 @@ class Model:
     final_norms: int = 1
     precision: Precision = Precision()
     max_context: int | None = None
+    patches: Patches | None = None  # of a network that sees images: their embedding instead of a table of tokens
     source: str = ""
     notes: tuple[str, ...] = ()  # what the config holds that is not simulated (vision tower, MTP head)
 
@@ -199,6 +218,7 @@ class Model:
         """Parameters outside the blocks, embedding included once."""
         head = (0 if self.tied else self.vocab * self.hidden) * self.head + self.vocab * self.head_bias
         table = (self.vocab + self.positions) * self.hidden
+        table += self.patches.parameters(self.hidden) if self.patches else 0
         return table + head + self.final_norms * self._norm_parameters + self.extra_parameters
 
     @property

@@ -5,7 +5,8 @@ Per layer, with T new tokens, hidden size h, all GEMMs 2mkn operations:
 Prefill and decode sequences of one batch are separate attention ops, because they want different hardware; they may overlap.
 MLA decode is absorbed: queries are folded into the latent space (nope x rank per head) and attention reads only the latent
 (kv_rank + rope per token, shared by all heads). MLA prefill expands the latent into K and V of every head. `mla=` forces either.
-The LM head runs once per sequence. Left out: sampling, dropout, top-k of the router (N per token), block-table lookups.
+A network that sees images embeds their patches; the LM head runs once per sequence. Left out: sampling, dropout, top-k of the
+router (N per token), block-table lookups.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any, Literal
 import numpy as np
 
 from hwsim.lowering.batch import Batch, Extent, Sequences, extent, sequences, tokens
-from hwsim.lowering.model import Attention, FeedForward, LatentAttention, Layer, MixtureOfExperts, Model, Precision
+from hwsim.lowering.convolution import convolution
+from hwsim.lowering.model import Attention, FeedForward, LatentAttention, Layer, MixtureOfExperts, Model, Patches, Precision
 from hwsim.lowering.moe import Routing, chosen_probability, drawn_counts, stream
 from hwsim.op import Array, AttentionOp, Elementwise, Experts, Gemm, Lookup, Op
 
@@ -129,12 +131,24 @@ class _Builder:
 
     def _embedding(self) -> None:
         model = self.model
+        if model.patches is not None:
+            self._patches(model.patches)
+            return
         rows = model.vocab + model.positions
         tied = model.tied and model.head
         self._add(
             Lookup, "lookup", "embedding", tokens=self.tokens, width=model.hidden, rows=rows,
             weights=self.precision.head, tied=tied, split="gathered",
         )  # fmt: skip
+
+    def _patches(self, patches: Patches) -> None:
+        """Patches of one image for each sequence, a convolution whose kernels do not overlap."""
+        self.ops.append(convolution(
+            f"{self.block['block']}.patches", "embedding", images=sequences(self.batch), side=patches.image,
+            channels=patches.channels, filters=self.model.hidden, kernel=patches.size, stride=patches.size, split="gathered",
+            weights=self.precision.head, activations=self.precision.stream, **self.block,
+        ))  # fmt: skip
+        self.last = (self.ops[-1].name,)
 
     def _head(self) -> None:
         model, count = self.model, sequences(self.batch)

@@ -38,7 +38,7 @@ from hwsim.engine.tasks import Task, tasks
 from hwsim.host import Host, launches
 from hwsim.job import Context
 from hwsim.lowering.batch import Batch, Extent, Sequences, extent
-from hwsim.lowering.transformer import lower, phase_of, resized
+from hwsim.lowering.transformer import phase_of, resized
 from hwsim.op import Array, Experts, Op, larger
 from hwsim.placement import Row, place
 from hwsim.placement.policy import ALL, Part, able
@@ -183,7 +183,7 @@ class Steps:
         part = tokens / (len(phases) * self.context.plan.dp)
         groups = {"prefill": Sequences(1.0, part, 0.0), "decode": Sequences(part, 1.0, 1.0)}
         context, routing = self.context, replace(self.context.routing, seed=None)  # drawn experts are never kept, launches are
-        ops = lower(context.model, tuple(groups[phase] for phase in phases), context.precision, routing, context.job.mla)
+        ops = context.lowered(tuple(groups[phase] for phase in phases), routing)
         return _Table(tasks(context.placed(ops, self._somewhere), self.device), self.device)
 
     def _somewhere(self, op: Op, device: Device) -> Mapping[str, Array | Part]:

@@ -90,6 +90,7 @@ def test_resident_weights_are_the_matrices_of_the_model(name: str, batch: Batch)
 def test_linear_operations_are_two_per_active_parameter_and_token(name: str):
     model = matrices(load_model(name))
     tables = model.vocab * model.hidden * (1 if model.tied or not model.head else 2) + model.positions * model.hidden
+    tables += model.patches.parameters(model.hidden) if model.patches else 0
     for batch in (PREFILL, DECODE):
         ops = lower(model, batch)
         assert total(ops, LINEAR) == pytest.approx(2 * tokens(batch) * (model.active_parameters - tables), rel=2e-3)

@@ -195,7 +195,7 @@ def test_config_fields(tmp_path, changes, words):
         ('{"x": "' + "y" * 3_000_000 + '"}', "MiB"),
         ('{"model_type": "resnet", "hidden_sizes": [256, 512], "num_channels": 3, "depths": [3, 4]}', "hidden_size"),
         (
-            '{"model_type": "vit", "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "image_size": 224}',
+            '{"model_type": "swinv2", "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "image_size": 224}',
             "vocab_size",
         ),
         ("{}", "hidden_size"),

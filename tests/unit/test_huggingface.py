@@ -448,7 +448,7 @@ def refused(raw: dict[str, Any], field: str) -> None:
         ({**LLAMA, "swa_num_key_value_heads": 8}, "swa_num_key_value_heads"),
         ({**LLAMA, "block_configs": [{"attention": {}}]}, "block_configs"),
         ({"model_type": "resnet", "hidden_sizes": [256, 512, 1024, 2048], "depths": [3, 4, 6, 3]}, "hidden_size"),
-        ({"model_type": "vit", "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}, "vocab_size"),
+        ({"model_type": "swinv2", "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}, "vocab_size"),
         ({"model_type": "albert", "hidden_size": 768, "embedding_size": 128, "num_hidden_layers": 12, "num_attention_heads": 12,
           "vocab_size": 30000}, "embedding_size"),
         ({**LLAMA, "word_embed_proj_dim": 512}, "word_embed_proj_dim"),
