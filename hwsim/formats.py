@@ -3,6 +3,7 @@
 These are definitions of the formats (IEEE 754, OCP FP8 and MX, NVFP4), not hardware numbers. Block formats count their
 scales: MXFP4 has one 8-bit scale per 32 elements, NVFP4 one 8-bit scale per 16, fp8_block one fp32 scale per 128 x 128 tile.
 Group-scaled integers are written int4_g128: 4 bits and one 16-bit scale per 128 elements; int3.5 is a mix of widths of that mean.
+2:4 sparse ones end in _24: two of four elements are kept, each with its place in two bits.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _WIDER = {
     "tf32": ("fp32",),
     "fp32": (),
 }
-_INTEGER = re.compile(r"int([1-8]|[1-7]\.\d{1,3}|16)(?:_g(16|32|64|128|256))?")
+_INTEGER = re.compile(r"int([1-8]|[1-7]\.\d{1,3}|16)(?:_g(16|32|64|128|256))?(_24)?")
 
 
 @lru_cache(maxsize=256)
@@ -39,13 +40,21 @@ def bits(name: str) -> float:
         return BITS[name]
     match = _INTEGER.fullmatch(name)
     if match is None:
-        raise InputError(f"number format {name!r} is not known; accepted: {', '.join(BITS)}, intN or intN_gGROUP")
-    return float(match[1]) + (16 / int(match[2]) if match[2] else 0.0)
+        raise InputError(
+            f"number format {name!r} is not known; accepted: {', '.join(BITS)}, intN or intN_gGROUP, and _24 for 2:4 sparse"
+        )
+    width = float(match[1]) / 2 + 1 if match[3] else float(match[1])
+    return width + (16 / int(match[2]) if match[2] else 0.0)
 
 
 def nbytes(name: str) -> float:
     """Bytes per element in memory, scales included."""
     return bits(name) / 8
+
+
+def stored(name: str) -> float:
+    """Part of the elements that is stored and multiplied: half of 2:4 sparse weights, on hardware that can skip the others."""
+    return 0.5 if name.endswith("_24") else 1.0
 
 
 @lru_cache(maxsize=256)

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsim.formats import multiplied_in, nbytes
+from hwsim.formats import multiplied_in, nbytes, stored
 
 Array = float | NDArray[np.float64]
 Math = Literal["matmul", "vector", "move"]
@@ -144,7 +144,7 @@ class Gemm(Op):
     @cached_property
     def ops(self) -> Array:
         """2 m n k, for each group, of the weights that were kept."""
-        return 2.0 * self.groups * self.m * self.n * self.k * self.density
+        return 2.0 * self.groups * self.m * self.n * self.k * self.density * stored(self.weights)
 
     @property
     def density(self) -> float:

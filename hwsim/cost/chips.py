@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hwsim.device import Device, Link
 from hwsim.kernels.chip import Chip
 
@@ -12,6 +14,13 @@ def chip_of(device: Device, format: str) -> Chip | None:
         device.remembered[format] = _chip_of(device, format)
     found: Chip | None = device.remembered[format]
     return found
+
+
+def sustained(device: Device, format: str) -> Chip | None:
+    """`chip_of` with the peak that large products reach on the device instead of the datasheet's."""
+    chip = chip_of(device, format)
+    unit = next((unit for unit in device.units.values() if unit.cores and unit.clock and unit.cache), None)
+    return replace(chip, peak=chip.peak * unit.efficiency) if chip and unit else None
 
 
 def _chip_of(device: Device, format: str) -> Chip | None:

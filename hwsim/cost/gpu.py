@@ -20,18 +20,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsim.cost.chips import chip_of, nearest
+from hwsim.cost.chips import chip_of, nearest, sustained
 from hwsim.cost.link import transfer
 from hwsim.cost.roofline import roofline
 from hwsim.cost.terms import Cost
 from hwsim.device import Device, Unit
 from hwsim.errors import InputError
-from hwsim.formats import bits, nbytes
+from hwsim.formats import bits, group, nbytes
 from hwsim.kernels.attention_decode import attention_decode
 from hwsim.kernels.attention_prefill import attention_prefill
 from hwsim.kernels.chip import Chip
 from hwsim.kernels.collective import collective
 from hwsim.kernels.gemm import gemm
+from hwsim.kernels.low_bit import low_bit
 from hwsim.kernels.mla_decode import mla_decode
 from hwsim.kernels.mla_prefill import mla_prefill
 from hwsim.kernels.moe import moe
@@ -39,15 +40,16 @@ from hwsim.kernels.sets import KernelSet, choose
 from hwsim.op import Array, AttentionOp, Experts, Gemm, Move, Op, larger
 
 KERNELS: Mapping[str, Callable[..., Array]] = {
-    function.__name__: function for function in (gemm, attention_decode, attention_prefill, mla_decode, mla_prefill, moe)
+    function.__name__: function for function in (gemm, low_bit, attention_decode, attention_prefill, mla_decode, mla_prefill, moe)
 }
 _COLLECTIVES = {"all_to_all": "alltoall", "send": "send_recv"}
 # whose parameters stand in for a format that was not measured: the same arithmetic first
 _NEAR = {
     "bf16": ("fp16", "fp32"), "fp16": ("bf16", "fp32"), "fp32": ("fp16", "bf16"), "fp8": ("int8", "fp8_block"),
     "int8": ("fp8", "fp8_block"), "fp8_block": ("fp8",), "nvfp4": ("fp8",), "mxfp4": ("nvfp4", "fp8"),
-    "int4": ("nvfp4", "int8", "fp8"),
-    "fp8_wo": ("int8_wo", "bf16"), "int8_wo": ("bf16",), "int4_wo": ("bf16",), "mxfp4_wo": ("int4_wo", "bf16"),
+    "int4": ("nvfp4", "int8", "fp8"), "int4_int8": ("int8", "fp8", "fp8_block"),
+    "fp8_wo": ("int8_wo", "bf16"), "int8_wo": ("bf16",), "int4_wo": ("bf16",),
+    "int4_24_wo": ("int4_wo", "bf16"), "mxfp4_wo": ("int4_wo", "bf16"),
     "nvfp4_wo": ("int4_wo", "bf16"), "fp8_bf16": ("bf16",), "int8_bf16": ("bf16",), "int4_bf16": ("mxfp4_bf16", "bf16"),
     "mxfp4_bf16": ("bf16",), "nvfp4_bf16": ("mxfp4_bf16", "bf16"), "fp8kv": ("bf16",),
 }  # fmt: skip
@@ -58,20 +60,24 @@ _SIXTEEN = ("bf16", "fp16", "fp32")
 
 @dataclass(frozen=True)
 class Call:
-    """A kernel to price: its family, the number format of its parameter set, the one it multiplies in, and its shape."""
+    """A kernel to price: its family, the number format of its parameter set, the one it multiplies in, and its shape.
+
+    `otherwise`: what runs where the stack has no kernel of that family.
+    """
 
     family: str
     format: str
     peak: str
     arguments: Mapping[str, Any]
     when: Array = 1.0  # 0 where another kernel does it
+    otherwise: Call | None = None
     launches: int = 0  # plain kernels that a graph launches for it; 0: as it was measured
 
 
 def gpu(op: Op, name: str, unit: Unit, device: Device, home: Mapping[str, str]) -> Cost:
     """Cost of `op` on a unit of a GPU."""
     cost = roofline(op, name, unit, device, home)
-    priced = [(call, found) for call in called(op) if (found := _priced(call, device)) is not None]
+    priced = [(call, found) for call in running(op, device) if (found := _priced(call, device)) is not None]
     if not priced:
         return cost
     first, (_, format) = priced[0]
@@ -79,6 +85,17 @@ def gpu(op: Op, name: str, unit: Unit, device: Device, home: Mapping[str, str]) 
     precision = unit.precision_for(op.precision) or op.precision
     method = f"kernel {first.family}" + ("" if format == first.format else f" as {format}")
     return _taking(larger(seconds, op.ops / unit.peak[precision]), cost, device, method)
+
+
+def running(op: Op, device: Device) -> list[Call]:
+    """The kernels that may do an op with the device's software."""
+    return [_of_the_stack(call, device) for call in called(op)]
+
+
+def _of_the_stack(call: Call, device: Device) -> Call:
+    if call.otherwise is None or any(nearest_sets(device, call.family, device.stack, call.format)):
+        return call
+    return call.otherwise
 
 
 def either(values: Sequence[tuple[Call, Array]]) -> Array:
@@ -100,7 +117,8 @@ def nearest_sets(device: Device, family: str, stack: str, format: str) -> Iterat
 def _priced(call: Call, device: Device) -> tuple[Array, str] | None:
     """Seconds of a kernel by the nearest number format that was measured, and that format."""
     for chosen, format in nearest_sets(device, call.family, device.stack, call.format):
-        chip = chip_of(device, "fp8" if chosen.parameters.get("matrix_bits") == 8 else call.peak)
+        rates = sustained if call.family == "low_bit" else chip_of
+        chip = rates(device, "fp8" if chosen.parameters.get("matrix_bits") == 8 else call.peak)
         if chip:
             return _seconds(call, _in_a_graph(chosen, call.launches, device), chip), format
     return None
@@ -181,20 +199,30 @@ def called(op: Op) -> list[Call]:
 
 @called.register
 def _(op: Gemm) -> list[Call]:
+    """A plain product, or where weights are integers a kernel that unpacks them, if the stack has one."""
     weight_only = op.activations in _SIXTEEN and bits(op.weights) < 16
-    eight = op.weights.startswith("int8") and op.activations.startswith("int8")
-    plain = op.weights.split("_", maxsplit=1)[0]
-    name = f"{plain}_wo" if weight_only else "int8" if eight else op.weights
+    name = _product(op.weights, op.activations)
     block = op.weights == "fp8_block"  # scales lie beside the tiles: a step of the main loop is 128 whole elements
-    return [Call(
-        "gemm", name, op.activations if weight_only else op.precision,
-        {
-            "m": op.m, "n": op.n, "k": op.k, "groups": op.groups, "a_bytes": nbytes(op.activations),
-            "w_bytes": nbytes("fp8" if block else op.weights), "o_bytes": nbytes(op.stream),
-            "scaled": 128.0 if block else float("inf"),
-        },
-        launches=0 if name in _SIXTEEN or weight_only else 1 if name in ("fp8", "int8") else 2,
-    )]  # fmt: skip
+    shape = {
+        "m": op.m, "n": op.n, "k": op.k, "groups": op.groups, "a_bytes": nbytes(op.activations),
+        "w_bytes": nbytes("fp8" if block else op.weights), "o_bytes": nbytes(op.stream),
+    }  # fmt: skip
+    peak = op.activations if weight_only else op.precision
+    launches = 0 if name in _SIXTEEN or weight_only else 1 if name in ("fp8", "int8") else 2
+    plain = Call("gemm", name, peak, shape | {"scaled": 128.0 if block else float("inf")}, launches=launches)
+    if not op.weights.startswith("int"):
+        return [plain]
+    return [Call("low_bit", name, peak, shape | {"group": float(group(op.weights) or "inf")}, otherwise=plain)]
+
+
+def _product(weights: str, activations: str) -> str:
+    """The name of a kind of product in parameter sets: int4_wo, int4_24_wo (2:4 sparse), int4_int8, int8, fp8_block ..."""
+    plain, read = (name.split("_", maxsplit=1)[0] for name in (weights, activations))
+    if activations in _SIXTEEN and bits(weights) < 16:
+        return f"{plain}_24_wo" if weights.endswith("_24") else f"{plain}_wo"
+    if plain.startswith("int") and read.startswith("int"):
+        return plain if plain == read else f"{plain}_{read}"
+    return weights
 
 
 @called.register

@@ -18,7 +18,7 @@ from functools import lru_cache
 import numpy as np
 
 from hwsim.cost.chips import chip_of
-from hwsim.cost.gpu import Call, called, either, nearest_sets
+from hwsim.cost.gpu import Call, either, nearest_sets, running
 from hwsim.cost.terms import Cost
 from hwsim.device import Device
 from hwsim.kernels.chip import Chip
@@ -26,7 +26,13 @@ from hwsim.kernels.power import power
 from hwsim.kernels.sets import ANY, KernelSet
 from hwsim.op import Array, Move, Op, larger
 
-_AS = {"attention_decode": "decode", "mla_decode": "decode", "attention_prefill": "prefill", "mla_prefill": "prefill"}
+_AS = {
+    "attention_decode": "decode",
+    "mla_decode": "decode",
+    "attention_prefill": "prefill",
+    "mla_prefill": "prefill",
+    "low_bit": "gemm",
+}
 _TILE = 128.0
 
 
@@ -37,7 +43,7 @@ def energy(cost: Cost, op: Op, name: str, device: Device) -> Mapping[str, Array]
     """
     if not device.kernels.get("power") or device.tdp is None:
         return cost.joules
-    calls = called(op) or [Call(ANY, op.stream, op.precision, {})]
+    calls = running(op, device) or [Call(ANY, op.stream, op.precision, {})]
     watts = [(call, found) for call in calls if (found := _watts_of(call, op, cost, device)) is not None]
     if not watts:
         return cost.joules
@@ -75,7 +81,7 @@ _remembered = lru_cache(maxsize=65536)(_watts)
 def _tiles(call: Call) -> Array:
     """Blocks of threads that can run at once, as the fits counted them (`hwsim.fit.tables.power`); many where they did not."""
     of: Mapping[str, Array] = call.arguments
-    if call.family == "gemm":
+    if call.family in ("gemm", "low_bit"):
         return of["groups"] * np.ceil(of["m"] / _TILE) * np.ceil(of["n"] / _TILE)
     if call.family == "moe":
         tiles: Array = (of["count"] * np.ceil(of["load"] / _TILE)).sum(axis=0) * np.ceil(of["hidden"] / _TILE)
