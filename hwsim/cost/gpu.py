@@ -37,7 +37,7 @@ from hwsim.kernels.mla_decode import mla_decode
 from hwsim.kernels.mla_prefill import mla_prefill
 from hwsim.kernels.moe import moe
 from hwsim.kernels.sets import KernelSet, choose
-from hwsim.op import Array, AttentionOp, Experts, Gemm, Move, Op, larger
+from hwsim.op import Array, AttentionOp, Conv, Experts, Gemm, Move, Op, larger
 
 KERNELS: Mapping[str, Callable[..., Array]] = {
     function.__name__: function for function in (gemm, low_bit, attention_decode, attention_prefill, mla_decode, mla_prefill, moe)
@@ -130,8 +130,8 @@ def _in_a_graph(chosen: KernelSet, launches: int, device: Device) -> KernelSet:
     One launch where static scales let the kernel before it (norm, activation) leave its operands quantised, two with a quantise
     pass of its own. The measured calls did more around it: dynamic scales, hosts that could not keep up.
     """
-    plain = choose(device.kernels["gemm"], device.stack, "bf16")
-    if not launches or plain is None:
+    plain = choose(device.kernels.get("gemm", ()), device.stack, "bf16") if launches else None
+    if plain is None:
         return chosen
     key = ("in a graph", id(chosen), launches)
     if key not in device.remembered:
@@ -204,7 +204,7 @@ def _(op: Gemm) -> list[Call]:
     name = _product(op.weights, op.activations)
     block = op.weights == "fp8_block"  # scales lie beside the tiles: a step of the main loop is 128 whole elements
     shape = {
-        "m": op.m, "n": op.n, "k": op.k, "groups": op.groups, "a_bytes": nbytes(op.activations),
+        "m": op.m, "n": op.n, "k": op.k, "groups": op.groups, "a_bytes": nbytes(op.activations) * _read_once(op),
         "w_bytes": nbytes("fp8" if block else op.weights), "o_bytes": nbytes(op.stream),
     }  # fmt: skip
     peak = op.activations if weight_only else op.precision
@@ -213,6 +213,11 @@ def _(op: Gemm) -> list[Call]:
     if not op.weights.startswith("int"):
         return [plain]
     return [Call("low_bit", name, peak, shape | {"group": float(group(op.weights) or "inf")}, otherwise=plain)]
+
+
+def _read_once(op: Gemm) -> Array:
+    """Elements that a product reads over those that it multiplies: pixels of a convolution belong to several rows."""
+    return op.inputs / (op.m * op.k) if isinstance(op, Conv) else 1.0
 
 
 def _product(weights: str, activations: str) -> str:

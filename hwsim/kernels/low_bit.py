@@ -1,10 +1,10 @@
-"""Low-bit GEMM on a GPU: weights unpacked on the way to the tensor cores, in stripes of equal length over the SMs.
+"""Low-bit GEMM on a GPU: weights unpacked on the way to the tensor cores, in tiles, or in stripes of equal length over the SMs.
 
-An output is cut into tiles of tm x tn; a stripe walks steps of depth tk down the columns, and may end in the middle of one:
+An output is cut into tiles of tm x tn, in steps of depth tk; a stripe walks down the columns and may end in the middle of one:
 
     tm     = m in rows of 16, at most `rows`                 problems = ceil(m / rows): they share the weights in the L2
     tn, tk = `columns`, `depth`; up to 16 rows half as wide and twice as deep where `narrow` is set
-    steps  = ceil(problems x ceil(n / tn) x ceil(k / tk) / SMs)                             of one SM
+    steps  = ceil(problems x ceil(n / tn) x ceil(k / tk) / SMs)            of one SM; of whole tiles if not `striped`
     mul    = 2 tm tn tk x `density` x SMs / (peak x compute)
     cores  = tn tk (unpack + scale tm / group) x 2 SMs / vector     instructions, one a clock and lane; 2 operations each
     feed   = (tn tk w + tm tk a) / (l2 x clock)
@@ -14,8 +14,8 @@ An output is cut into tiles of tm x tn; a stripe walks steps of depth tk down th
 w, a, o are bytes per element of weights (scales included), activations and output. `unpack` are instructions per weight that turn
 the stored integer into what the tensor cores multiply; `scale` are instructions per result and group of k where partial sums
 leave the tensor cores to be scaled (group inf: none do). `density` is the part of k that is multiplied: 0.5 for 2:4 sparsity.
-Copies to shared memory (`cp.async`), unpacking and products of different steps overlap, hence the maxima. SMs that share a column
-add their parts one after another: sharing = depth of a column in steps / steps of an SM + 1.
+Copies to shared memory (`cp.async`), unpacking and products of different steps overlap, hence the maxima; without `overlap` they
+are sums. SMs that share a column add their parts one after another: sharing = depth of a column in steps / steps of an SM + 1.
 
 From: MARLIN (arXiv:2408.11743) and its published kernel; COMET (arXiv:2410.12168), MixLLM (arXiv:2412.14590). `peak` is what
 large products of the device reach, not the datasheet's. Left out: bank conflicts, registers.
@@ -24,6 +24,7 @@ large products of the device reach, not the datasheet's. Left out: bank conflict
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
 
 import numpy as np
 
@@ -47,6 +48,8 @@ SELECTION: tuple[Parameter, ...] = (
     Parameter("columns", "", 256.0, 16.0, 512.0, "columns of a tile"),
     Parameter("depth", "", 64.0, 16.0, 512.0, "elements of k of a step"),
     Parameter("narrow", "", 1.0, 0.0, 1.0, "1: tiles of up to 16 rows are half as wide and twice as deep"),
+    Parameter("striped", "", 1.0, 0.0, 1.0, "1: equal stripes for all SMs; 0: whole tiles"),
+    Parameter("overlap", "", 1.0, 0.0, 1.0, "1: copies, unpacking and products of several steps at once; 0: one after another"),
 )
 
 
@@ -59,10 +62,12 @@ def low_bit(
     wide = np.where((tm <= 16.0) & (p["narrow"] > 0), 2.0, 1.0)
     tn, tk = p["columns"] / wide, p["depth"] * wide
     deep = np.ceil(k / tk)
-    steps = np.ceil(groups * np.ceil(m / p["rows"]) * np.ceil(n / tn) * deep / chip.sms)
+    tiles = groups * np.ceil(m / p["rows"]) * np.ceil(n / tn)
+    steps = np.ceil(tiles * deep / chip.sms) if p["striped"] else np.ceil(tiles / chip.sms) * deep
     step = _step(tm, tn, tk, a_bytes, w_bytes, group, chip, p)
     memory = groups * (n * k * w_bytes + m * k * a_bytes + m * n * o_bytes) / (chip.dram * p["dram"])
-    seconds: Array = p["launch"] + np.maximum(steps * step, memory) + p["turn"] * deep / steps
+    turns = p["turn"] * deep / steps if p["striped"] else 0.0
+    seconds: Array = p["launch"] + _together(p, steps * step, memory) + turns
     return seconds
 
 
@@ -73,5 +78,9 @@ def _step(
     mul = 2.0 * tm * tn * tk * p["density"] * chip.sms / (chip.peak * p["compute"])
     cores = tn * tk * (p["unpack"] + p["scale"] * tm / group) * 2.0 * chip.sms / chip.vector
     feed = (tn * tk * w_bytes + tm * tk * a_bytes) / (p["l2"] * chip.clock)
-    longest: Array = np.maximum(np.maximum(mul, cores), feed)
-    return longest
+    return _together(p, mul, cores, feed)
+
+
+def _together(p: Mapping[str, float], *seconds: Array) -> Array:
+    """The longest of what overlaps, the sum of what does not."""
+    return reduce(np.maximum if p["overlap"] else np.add, seconds)
