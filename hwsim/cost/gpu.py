@@ -49,6 +49,7 @@ _NEAR = {
     "int8": ("fp8", "fp8_block"), "fp8_block": ("fp8",), "nvfp4": ("fp8",), "mxfp4": ("nvfp4", "fp8"),
     "int4": ("nvfp4", "int8", "fp8"), "int4_int8": ("int8", "fp8", "fp8_block"),
     "fp8_wo": ("int8_wo", "bf16"), "int8_wo": ("bf16",), "int4_wo": ("bf16",),
+    "int3_wo": ("int4_wo", "bf16"), "int2_wo": ("int4_wo", "bf16"),
     "int4_24_wo": ("int4_wo", "bf16"), "mxfp4_wo": ("int4_wo", "bf16"),
     "nvfp4_wo": ("int4_wo", "bf16"), "fp8_bf16": ("bf16",), "int8_bf16": ("bf16",), "int4_bf16": ("mxfp4_bf16", "bf16"),
     "mxfp4_bf16": ("bf16",), "nvfp4_bf16": ("mxfp4_bf16", "bf16"), "fp8kv": ("bf16",),

@@ -2,7 +2,7 @@
 
 An output is cut into tiles of tm x tn, in steps of depth tk; a stripe walks down the columns and may end in the middle of one:
 
-    tm     = m in rows of 16, at most `rows`                 problems = ceil(m / rows): they share the weights in the L2
+    tm     = m in rows of 16, from `least` to `rows`               problems = ceil(m / rows): they share the weights in the L2
     tn, tk = `columns`, `depth`; up to 16 rows half as wide and twice as deep where `narrow` is set
     steps  = ceil(problems x ceil(n / tn) x ceil(k / tk) / SMs)            of one SM; of whole tiles if not `striped`
     mul    = 2 tm tn tk x `density` x SMs / (peak x compute)
@@ -45,6 +45,7 @@ PARAMETERS: tuple[Parameter, ...] = (
 # the kernel itself; part of a set, never fitted
 SELECTION: tuple[Parameter, ...] = (
     Parameter("rows", "", 64.0, 16.0, 256.0, "most rows of a tile"),
+    Parameter("least", "", 16.0, 16.0, 256.0, "least rows of a tile"),
     Parameter("columns", "", 256.0, 16.0, 512.0, "columns of a tile"),
     Parameter("depth", "", 64.0, 16.0, 512.0, "elements of k of a step"),
     Parameter("narrow", "", 1.0, 0.0, 1.0, "1: tiles of up to 16 rows are half as wide and twice as deep"),
@@ -58,7 +59,7 @@ def low_bit(
     group: Array = np.inf, chip: Chip, p: Mapping[str, float],
 ) -> Array:  # fmt: skip
     """Seconds for `groups` products of (m x k) and (k x n), bytes per element as given; all arguments broadcast."""
-    tm = np.minimum(np.ceil(m / 16.0) * 16.0, p["rows"])
+    tm = np.clip(np.ceil(m / 16.0) * 16.0, p["least"], p["rows"])
     wide = np.where((tm <= 16.0) & (p["narrow"] > 0), 2.0, 1.0)
     tn, tk = p["columns"] / wide, p["depth"] * wide
     deep = np.ceil(k / tk)

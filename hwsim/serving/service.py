@@ -150,4 +150,4 @@ def host_of(device: Device, named: str | Host | None) -> Host:
         return named
     if named is not None:
         return load_host(named)
-    return host_of_stack(device.stack) if device.kernels else Host()
+    return host_of_stack(device.stack) if "gemm" in device.kernels else Host()
