@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError, model_validator
 
 from hwsim.errors import InputError
-from hwsim.formats import bits, candidates
+from hwsim.formats import bits, candidates, multiplied_in
 from hwsim.kernels.sets import ANY, KernelSet
 from hwsim.op import Array, Math
 from hwsim.quantity import parse
@@ -166,7 +166,8 @@ class SystolicArray(_Part):
     def peaks(self, clock: Array) -> dict[str, Array]:
         """op/s for each format of activations, with the weights that are fastest."""
         if self.quirks != "none" and self.published:
-            widths = {format_of(width): (width, width) for width in (self.published.wide, self.published.narrow)}
+            both = {format_of(width): (width, width) for width in (self.published.wide, self.published.narrow)}
+            widths = {multiplied_in(name, name): operands for name, operands in both.items()}
         else:
             fastest = self.least_bits or self.weight_bits
             widths = {name: (width, np.minimum(width, fastest)) for name, width in self.formats.items()}

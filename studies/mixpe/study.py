@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -12,12 +13,17 @@ from numpy.typing import NDArray
 
 from hwsim.catalogue import load_device, load_model
 from hwsim.claim import Run
+from hwsim.cost import price
+from hwsim.device import format_of
 from hwsim.files import read_mapping
 from hwsim.job import Job, estimated
 from hwsim.job import run as simulated
-from hwsim.lowering.batch import decode
+from hwsim.lowering.batch import decode, prefill
+from hwsim.lowering.convolution import convolution
+from hwsim.lowering.published import LINEAR
 from hwsim.lowering.transformer import lower
-from hwsim.op import Gemm
+from hwsim.op import Array, Gemm
+from hwsim.placement.policy import homes
 from hwsim.trace import Trace
 
 NETWORKS = {"vit-base": "prefill", "vit-huge": "prefill", "opt-6.7b": "decode", "llama-2-13b": "decode"}
@@ -61,6 +67,43 @@ def mean_speedup(chosen: Run) -> float:
 def mean_energy_gain(chosen: Run) -> float:
     """Geometric mean over the four networks."""
     return _geometric([energy_gain(of) for of in _networks(chosen)])
+
+
+def engine_ratio(chosen: Run) -> float:
+    """Cycles of the layers of `network` over those of another design, as ANT's simulator has them: two decimals."""
+    return round(_cycles(chosen, str(chosen.arch)) / _cycles(chosen, chosen.args["over"]), 2)
+
+
+def _cycles(chosen: Run, arch: str) -> float:
+    """Cycles of all layers in the narrow format of the design, the stem of a residual network in its wide one; no scales."""
+    device = load_device(arch).with_quirks("as-published")
+    unit = device.units["array"]
+    assert unit.array is not None
+    assert unit.array.published is not None
+    assert unit.clock is not None
+    total: Array = 0.0
+    for layer in _layers(chosen):
+        bits = unit.array.published.wide if layer.name == "stem" else unit.array.published.narrow
+        op = replace(layer, weights=format_of(bits), activations=format_of(bits), stream="fp16")
+        total = total + op.repeat * price(op, "array", device, homes(device, "array")).alone_s * unit.clock
+    return float(total)
+
+
+def _layers(chosen: Run) -> list[Gemm]:
+    """Convolutions of a residual network (networks.yaml), or linear layers and patches of a transformer, for a whole batch."""
+    network = read_mapping(Path(__file__).with_name("networks.yaml"))["networks"].get(chosen.args["network"])
+    if network:
+        stem = replace(_convolution(chosen.batch, *network["stem"]), name="stem")
+        return [stem, *(_convolution(chosen.batch, *layer) for layer in (*network["blocks"], network["classifier"]))]
+    ops = lower(load_model(chosen.args["network"]), prefill(chosen.batch, chosen.prompt))
+    return [op for op in ops if isinstance(op, Gemm) and op.kind in ("embedding", *LINEAR)]
+
+
+def _convolution(batch: int, side: int, channels: int, filters: int, kernel: int, stride: int, many: int) -> Gemm:
+    return convolution(
+        f"{kernel}x{kernel}", "conv", images=float(batch), side=side, channels=channels, filters=filters, kernel=kernel,
+        stride=stride, padding=kernel // 2, repeat=many,
+    )  # fmt: skip
 
 
 def share_of_scales(chosen: Run) -> float:

@@ -143,3 +143,17 @@ def test_the_peak_of_a_unit_is_that_of_its_array():
     larger = device.with_values({"units.array.array.rows": "128"})
     assert larger.units["array"].peak["int8"] == 2 * 8192 * CLOCK
     assert device.with_quirks("as-published").units["array"].peak == {"int8": 2 * 4096 * CLOCK, "int4": 8 * 4096 * CLOCK}
+
+
+@pytest.mark.parametrize(("rows", "expected"), [
+    (8, {"mixpe-w4a8": 5.20, "mixpe-w4a16": 2.60, "mixpe-ant": 1.81, "mixpe-bitfusion": 1.45, "mixpe-int8": 1.16}),
+    (128, {"mixpe-w4a8": 20.7, "mixpe-w4a16": 5.19, "mixpe-ant": 2.53, "mixpe-bitfusion": 1.47, "mixpe-int8": 1.16}),
+])  # fmt: skip
+def test_as_published_at_other_rows(rows, expected):
+    """What the released simulator gives for OPT-6.7B: how far an array is filled decides."""
+    seconds = {
+        name: run("opt-6.7b", name, phase="decode", batch=rows, prompt=1, quirks="as-published").latency_s
+        for name in ("mixpe-fp16", *expected)
+    }
+    found = {name: seconds["mixpe-fp16"] / seconds[name] for name in expected}
+    assert found == pytest.approx(expected, rel=3e-3)
