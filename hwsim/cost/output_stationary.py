@@ -5,8 +5,9 @@
     element = elements x (leakage x time alone + dynamic x (compute + scales) / clock)
     buffers = read of a buffer x bits read by the array, write x bits brought in; outputs: both for each tile, read on the way out
 
-so that an op takes first + max(compute + scales, memory) cycles. Every multiply-accumulate reads its operands from the buffers.
-In `quirks: as-published` scales are ops of their own (lowering/published.py) and both operands are as wide as the layer says.
+so that an op takes first + max(compute + scales, memory) cycles; compute counts the passes that operands wider than an element
+take. Every multiply-accumulate reads its operands from the buffers. In `quirks: as-published` scales are ops of their own
+(lowering/published.py) and both operands are as wide as the layer says.
 
 Attention keeps scores on the chip: its query rows fill the rows, keys and values stream past the columns, its bytes move once.
 Experts are products one after another. Left out: leakage of elements and buffers while other units work, softmax, zero points.
@@ -105,9 +106,11 @@ def _experts(op: Experts, machine: _Machine) -> _Work:
 
 def _layer(shape: Mapping[str, Array], activations: str, weights: str, machine: _Machine) -> _Work:
     """One layer by its best tiling, with the scales of its weights."""
-    array, stored = machine.array, (bits(activations), bits(weights), array_out := machine.array.output_bits)
+    array = machine.array
+    stored = (bits(activations), bits(weights), array.output_bits)
     rows, columns, passes = array.macs(machine.width(activations), machine.width(weights))
-    found = tiling(Layer(**shape, a_bits=stored[0], w_bits=stored[1], o_bits=array_out), _engine(machine, rows, columns))
+    layer = Layer(**shape, a_bits=stored[0], w_bits=stored[1], o_bits=stored[2])
+    found = tiling(layer, _engine(machine, rows, columns))
     if np.ndim(found.compute) == 0 and np.isnan(found.compute):
         raise InputError(
             f"{machine.device.name}: buffers: half of one holds no tile; accepted: larger buffers or a smaller array"

@@ -7,9 +7,11 @@ import pytest
 import simpy
 
 from hwsim.catalogue import load_device, load_model
+from hwsim.cost import tiling
 from hwsim.engine import estimate, simulate
 from hwsim.engine.simulate import Events
 from hwsim.engine.tasks import tasks, unfold
+from hwsim.job import run
 from hwsim.lowering.batch import decode, prefill
 from hwsim.lowering.transformer import lower
 from hwsim.placement import place
@@ -49,6 +51,22 @@ def test_100000_design_points_in_one_call(benchmark, model, device):
     )
     latency = benchmark(lambda: estimate(place(lower(model, decode(8, 2048)), points), points).latency_s)
     assert latency.shape == (POINTS,)
+
+
+def test_four_networks_on_six_arrays(benchmark):
+    """MixPE's table, every layer searched anew; to reach: 10 s."""
+    designs = [load_device(f"mixpe-{name}") for name in ("w4a8", "w4a16", "int8", "fp16", "bitfusion", "ant")]
+    networks = {"vit-base": "prefill", "vit-huge": "prefill", "opt-6.7b": "decode", "llama-2-13b": "decode"}
+
+    def table() -> list[float]:
+        tiling._best.cache_clear()
+        return [
+            run(name, device, phase=phase, batch=64, prompt=1, quirks="as-published").latency_s
+            for name, phase in networks.items()
+            for device in designs
+        ]
+
+    assert len(benchmark(table)) == 24
 
 
 def test_event_engine(benchmark, model, device):
