@@ -91,22 +91,42 @@ def tiling(layer: Layer, engine: Engine) -> Tiling:
     return Tiling(*(np.array(parts)[np.ravel(where)].reshape(shape) for parts in zip(*found, strict=True)))
 
 
+class _Walked(NamedTuple):
+    """Bits moved of each operand, and cycles, of tiles in every order; operands first, (tiles, orders) last."""
+
+    moved: Floats
+    first: Floats
+    memory: Floats
+    cycles: Floats
+
+
 @lru_cache(maxsize=65536)
 def _best(layer: Layer, engine: Engine) -> Tiling:
-    """One layer on one array; remembered, since networks repeat their layers."""
+    """One layer on one array; remembered, since networks repeat their layers.
+
+    Tiles whose arithmetic alone takes longer than the best one of least arithmetic are not walked.
+    """
     tile, fill = _tiles(layer, engine)
     if not tile.shape[1]:
         return Tiling(*[float("nan")] * len(Tiling._fields))
     trips = np.ceil(np.array(_extents(layer))[:, None] / tile[[0, 1, 1, 2, 3]])
-    moved, held = _moved(fill, trips, layer, engine)
     results, macs, compute = _counted(tile, trips.prod(axis=0), layer, engine)
+    least = compute == compute.min()
+    able = np.flatnonzero(compute <= _walk(fill[:, least], trips[:, least], compute[least], layer, engine).cycles.min())
+    found = _walk(fill[:, able], trips[:, able], compute[able], layer, engine)
+    energy = (found.moved[0] + found.moved[1]) * engine.read + found.moved[2] * engine.write
+    row, order = np.unravel_index(np.lexsort((energy.ravel(), found.cycles.ravel()))[0], found.cycles.shape)
+    t, at = able[row], (row, order)
+    chosen = (compute[t], found.first[at], found.memory[at], *found.moved[:, row, order], macs[t], results[t], *tile[:, t])
+    return Tiling(*map(float, chosen))
+
+
+def _walk(fill: Floats, trips: Floats, compute: Floats, layer: Layer, engine: Engine) -> _Walked:
+    """Every order of the loops around some tiles."""
+    moved, held = _moved(fill, trips, layer, engine)
     first = np.ceil((held[0] + held[1]) / engine.wire) + np.ceil(held[2] / engine.wire)
     memory = np.ceil((moved.sum(axis=0) - held.sum(axis=0)) / engine.wire)
-    cycles = first + np.maximum(compute[:, None], memory)
-    energy = (moved[0] + moved[1]) * engine.read + moved[2] * engine.write
-    t, order = np.unravel_index(np.lexsort((energy.ravel(), cycles.ravel()))[0], cycles.shape)
-    chosen = (compute[t], first[t, order], memory[t, order], *moved[:, t, order], macs[t], results[t], *tile[:, t])
-    return Tiling(*map(float, chosen))
+    return _Walked(moved, first, memory, first + np.maximum(compute[:, None], memory))
 
 
 def _extents(x: Layer) -> tuple[Array, ...]:
