@@ -41,8 +41,10 @@ def lost(servers: Array, offered: Array) -> Array:
     """Erlang's loss formula for `offered` traffic, by its recurrence: 1 / B(n) = 1 + n / (offered x B(n - 1))."""
     inverse: Array = 1.0
     found: Array = np.zeros(np.broadcast_shapes(np.shape(servers), np.shape(offered)))
+    wanted = set(np.unique(servers).tolist())
     with np.errstate(over="ignore"):
         for n in range(1, int(np.max(servers)) + 1):
             inverse = 1.0 + n / offered * inverse
-            found = np.where(np.equal(servers, n), 1.0 / inverse, found)
+            if n in wanted:
+                found = np.where(np.equal(servers, n), 1.0 / inverse, found)
     return found if np.ndim(found) else float(found)
