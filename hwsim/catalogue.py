@@ -90,8 +90,8 @@ def load_device(name: str | Path) -> Device:
     if system is None:
         return _read_device(find("arch", name))
     device = _read_device(find("arch", system[2]))
-    if int(system[1]) > 1 and not device.links:
-        raise InputError(f"{name}: {device.name} has no links; accepted: {device.name}")
+    if int(system[1]) > 1 and not device.wires:
+        raise InputError(f"{name}: {device.name} has no links to others; accepted: {device.name}")
     return device.model_copy(update={"count": int(system[1]) * device.count, "name": f"{system[1]}x-{device.name}"})
 
 

@@ -33,6 +33,7 @@ class Run(_Data):
     prompt: int = 1024
     output: int = 128
     weights: str | None = None
+    head: str | None = None
     activations: str | None = None
     kv: str | None = None
     routing: str = "uniform"

@@ -9,7 +9,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -70,6 +70,9 @@ Mixed = Annotated[str, typer.Option(metavar="NEW:CONTEXT[*N],...", help="Sequenc
 Policy = Annotated[
     str | None, typer.Option(help="fastest, op-b[:ridge=N], pin:unit=NAME ... Default: the device's.", show_default=False)
 ]
+Policies = Annotated[
+    list[str] | None, typer.Option("--policy", help="As for run; again for each policy to compare.", show_default=False)
+]
 Parallel = Annotated[
     str | None,
     typer.Option(help="auto, ep, et, or tp=,pp=,dp=,ep=,microbatches=. Default: the device's.", show_default=False),
@@ -77,6 +80,7 @@ Parallel = Annotated[
 Weights = Annotated[
     str | None, typer.Option(help="Weight format, e.g. fp8 or int4_g128. Default: the config's.", show_default=False)
 ]
+Head = Annotated[str | None, typer.Option(help="Format of embedding and LM head. Default: the config's.", show_default=False)]
 Activations = Annotated[
     str | None, typer.Option(help="Format that linear layers read. Default: the config's.", show_default=False)
 ]
@@ -221,14 +225,14 @@ Rows = Annotated[
 def run(
     model: ModelArg, arch: ArchArg, phase: Phase = "generate", batch: Batch = 1, prompt: Prompt = 1024, output: Output = 128,
     sequences: Mixed = "", policy: Policy = None, parallel: Parallel = None, weights: Weights = None,
-    activations: Activations = None, kv: Kv = None, routing: Routing = "uniform", mla: Mla = "auto", seed: Seed = None,
-    stack: Stack = None, host: Software = None, quirks: Quirks = None, set_: Set = None, report: Report = None,
+    head: Head = None, activations: Activations = None, kv: Kv = None, routing: Routing = "uniform", mla: Mla = "auto",
+    seed: Seed = None, stack: Stack = None, host: Software = None, quirks: Quirks = None, set_: Set = None, report: Report = None,
     perfetto: Perfetto = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Simulate one model on one device: latency, energy and where they go."""
     job = _job(
         sequences, set_, phase=phase, batch=batch, prompt=prompt, output=output, policy=policy, parallel=parallel,
-        weights=weights, activations=activations, kv=kv, routing=routing, mla=mla, seed=seed, stack=stack, host=host,
+        weights=weights, head=head, activations=activations, kv=kv, routing=routing, mla=mla, seed=seed, stack=stack, host=host,
         quirks=quirks,
     )  # fmt: skip
     runs = _runs(model, [arch], job)
@@ -236,9 +240,11 @@ def run(
     if as_json:
         _print_json(runs[0][0].to_dict())
         return
-    from hwsim.report.text import ops_table, summary_table
+    from hwsim.report.tables import tiered
+    from hwsim.report.text import ops_table, summary_table, tiers_table
 
-    _print(summary_table(runs), ops_table(runs[0][0]))
+    trace = runs[0][0]
+    _print(summary_table(runs), *([tiers_table(trace)] if tiered(trace) else []), ops_table(trace))
     _print_notes(runs)
     _print_written(report, perfetto)
 
@@ -246,18 +252,18 @@ def run(
 @app.command()
 def compare(
     model: ModelArg, archs: Archs, phase: Phase = "generate", batch: Batch = 1, prompt: Prompt = 1024, output: Output = 128,
-    sequences: Mixed = "", policy: Policy = None, parallel: Parallel = None, weights: Weights = None,
-    activations: Activations = None, kv: Kv = None, routing: Routing = "uniform", mla: Mla = "auto", seed: Seed = None,
-    stack: Stack = None, host: Software = None, quirks: Quirks = None, set_: Set = None, report: Report = None,
+    sequences: Mixed = "", policy: Policies = None, parallel: Parallel = None, weights: Weights = None,
+    head: Head = None, activations: Activations = None, kv: Kv = None, routing: Routing = "uniform", mla: Mla = "auto",
+    seed: Seed = None, stack: Stack = None, host: Software = None, quirks: Quirks = None, set_: Set = None, report: Report = None,
     perfetto: Perfetto = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Simulate one model on several devices; ratios are to the first."""
+    """Simulate one model on several devices, under several policies; ratios are to the first."""
     job = _job(
-        sequences, set_, phase=phase, batch=batch, prompt=prompt, output=output, policy=policy, parallel=parallel,
-        weights=weights, activations=activations, kv=kv, routing=routing, mla=mla, seed=seed, stack=stack, host=host,
+        sequences, set_, phase=phase, batch=batch, prompt=prompt, output=output, policy=None, parallel=parallel,
+        weights=weights, head=head, activations=activations, kv=kv, routing=routing, mla=mla, seed=seed, stack=stack, host=host,
         quirks=quirks,
     )  # fmt: skip
-    runs = _runs(model, archs, job)
+    runs = _compared(model, archs, policy or [None], job)
     _write(runs, job, report, perfetto)
     if as_json:
         first = runs[0][0]
@@ -274,7 +280,7 @@ def compare(
 @app.command()
 def roofline(
     model: ModelArg, arch: ArchArg, phase: Phase = "decode", batch: Batch = 1, prompt: Prompt = 1024, sequences: Mixed = "",
-    policy: Policy = None, parallel: Parallel = None, weights: Weights = None, activations: Activations = None,
+    policy: Policy = None, parallel: Parallel = None, weights: Weights = None, head: Head = None, activations: Activations = None,
     kv: Kv = None, routing: Routing = "uniform", mla: Mla = "auto", seed: Seed = None, stack: Stack = None,
     quirks: Quirks = None, set_: Set = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write the figure.", show_default=False)] = None,
@@ -283,7 +289,7 @@ def roofline(
     """Op/B of each op against the roof of the unit it was sent to."""
     job = _job(
         sequences, set_, phase=phase, batch=batch, prompt=prompt, output=1, policy=policy, parallel=parallel, weights=weights,
-        activations=activations, kv=kv, routing=routing, mla=mla, seed=seed, stack=stack, quirks=quirks,
+        head=head, activations=activations, kv=kv, routing=routing, mla=mla, seed=seed, stack=stack, quirks=quirks,
     )  # fmt: skip
     trace, device = _runs(model, [arch], job)[0]
     from hwsim.report.roofline import roofline_page, roofline_points
@@ -309,15 +315,16 @@ def serve(
     block: Block = 16, kv_fraction: KvFraction = 0.9, prefix_caching: PrefixCaching = True, replicas: Replicas = 1,
     router: Router = "round-robin", disaggregate: Disaggregate = None, host: HostName = None, slo: Slo = None,
     slo_part: SloPart = None, capacity: Search = False, seed: ServedSeed = None, policy: Policy = None, parallel: Parallel = None,
-    weights: Weights = None, activations: Activations = None, kv: Kv = None, routing: ServedRouting = None, mla: Mla = "auto",
-    stack: Stack = None, set_: Set = None, table: Rows = None, report: Report = None, as_json: AsJson = False,
+    weights: Weights = None, head: Head = None, activations: Activations = None, kv: Kv = None, routing: ServedRouting = None,
+    mla: Mla = "auto", stack: Stack = None, set_: Set = None, table: Rows = None, report: Report = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Serve requests over time with continuous batching: latencies, throughput, goodput and capacity."""
     from hwsim.serving.asked import Load, outcome, read_goal, scheduler_of, settings
     from hwsim.serving.service import Service, read_pools
 
     job = _job(
-        "", set_, policy=policy, parallel=parallel, weights=weights, activations=activations, kv=kv, mla=mla, stack=stack,
+        "", set_, policy=policy, parallel=parallel, weights=weights, head=head, activations=activations, kv=kv,
+        mla=mla, stack=stack,
         routing="uniform" if routing is None else routing, seed=None if routing is None else seed,
     )  # fmt: skip
     service = Service(
@@ -545,6 +552,20 @@ def _runs(model: str, archs: list[str], job: Job) -> list[tuple[Trace, Device]]:
     network = load_model(model)
     devices = [job.configured(load_device(arch)) for arch in archs]
     return [(run_job(network, device, job), device) for device in devices]
+
+
+def _compared(
+    model: str, archs: list[str], policies: Sequence[str | None], job: Job
+) -> list[tuple[Trace, Device]]:  # fmt: skip
+    """Every device under every policy; where there are several policies, each run is named by its own."""
+    from dataclasses import replace
+
+    runs = []
+    for arch in archs:
+        for policy in policies:
+            trace, device = _runs(model, [arch], replace(job, policy=policy))[0]
+            runs.append((replace(trace, arch=f"{trace.arch} {policy}") if len(policies) > 1 else trace, device))
+    return runs
 
 
 def _write(runs: list[tuple[Trace, Device]], job: Job, report: Path | None, perfetto: Path | None) -> None:

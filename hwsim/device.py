@@ -7,8 +7,9 @@ Inside, every number is an SI float; any of them may be replaced by a NumPy arra
 Bandwidths are peaks of a datasheet; `efficiency` is the fraction that kernels reach and multiplies them. A unit draws at most
 `port` bytes/s from its memory; units of one memory share it. `formats` (of weights, activations, kv), `policy`, `parallel` and
 `compression` are how the machine is meant to be used, unless a job says otherwise. A link joins `reach` neighbouring devices and
-carries `bandwidth` in each direction at once. `count` equal devices joined by their links make a system. `kernels` are the fitted
-kernel models of the `generation`, `stack` is the software whose kernels run where several were measured.
+carries `bandwidth` in each direction at once; one that `reads` a memory stays inside the device and brings its bytes into
+another: a drive, a PCIe slot, a copy. `count` equal devices joined by their links make a system. `kernels` are the fitted kernel
+models of the `generation`, `stack` is the software whose kernels run where several were measured.
 """
 
 from __future__ import annotations
@@ -187,7 +188,8 @@ def format_of(width: Array) -> str:
 class Unit(_Part):
     """A processor: in order, one op at a time. `does` says which arithmetic it can do, `peak` how fast per number format.
 
-    A unit with an `array` has the peak of its array at its clock.
+    A unit with an `array` has the peak of its array at its clock. `dynamic` is the part of its usual rates that a roofline
+    reaches on ops whose shapes change from pass to pass.
     """
 
     does: tuple[Math, ...]
@@ -204,6 +206,7 @@ class Unit(_Part):
     cores: Annotated[int, Field(ge=1)] | None = None
     clock: Hertz | None = None
     cache: Bytes | None = None
+    dynamic: Fraction = 1.0
     cost: str = "roofline"
     array: SystolicArray | None = None
 
@@ -256,15 +259,38 @@ def _known_format(name: str) -> None:
         raise ValueError(f"peak: {error}") from error
 
 
+class Queue(_Part):
+    """Requests of a drive: `depth` of them are in flight, each moves at `stream` once it has begun and keeps the drive busy for
+    `command` besides its bytes."""
+
+    depth: Annotated[int, Field(ge=1, le=65536)]
+    stream: Rate
+    command: Seconds = 0.0
+
+
 class Link(_Part):
-    """A wire between devices: NVLink, PCIe, a network port. Bandwidth is per device and direction."""
+    """A wire between devices: NVLink, PCIe, a network port. Bandwidth is per device and direction.
+
+    With `reads`, a way inside one device from that memory into `memory`, of any bandwidth; with a `queue`, a drive, whose
+    `latency` is that of a request to its first byte.
+    """
 
     bandwidth: Rate
     latency: Seconds
-    reach: Annotated[int, Field(ge=2)]
+    reach: Annotated[int, Field(ge=1)] = 1
     memory: str
+    reads: str = ""
+    queue: Queue | None = None
     efficiency: Fraction = 1.0
     energy: JoulesPerByte = 0.0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.reach == 1) != bool(self.reads):
+            raise ValueError("accepted: `reach` of at least 2 devices, or `reads`, the memory of one device that it reads")
+        if self.queue and not self.reads:
+            raise ValueError("a queue needs `reads`, the memory that the drive holds")
+        return self
 
 
 class Buffer(_Part):
@@ -356,6 +382,7 @@ class Device(_Part):
         units = [(f"units.{name}.memory", unit.memory) for name, unit in self.units.items()]
         ports = [(f"units.{name}.ports", memory) for name, unit in self.units.items() for memory in unit.ports]
         links = [(f"links.{name}.memory", link.memory) for name, link in self.links.items()]
+        links += [(f"links.{name}.reads", link.reads) for name, link in self.links.items() if link.reads]
         homes = [(f"homes.{operand}", memory) for operand, memory in self.homes.items()]
         own = [
             (f"units.{name}.homes.{operand}", memory)
@@ -380,11 +407,16 @@ class Device(_Part):
         copied.__dict__.pop("remembered", None)
         return copied
 
+    @property
+    def wires(self) -> Mapping[str, Link]:
+        """The links between devices."""
+        return {name: link for name, link in self.links.items() if not link.reads}
+
     def link_over(self, span: int) -> str:
         """The shortest link that reaches over `span` neighbouring devices."""
-        able = [(link.reach, name) for name, link in self.links.items() if link.reach >= span]
+        able = [(link.reach, name) for name, link in self.wires.items() if link.reach >= span]
         if not able:
-            longest = max((link.reach for link in self.links.values()), default=1)
+            longest = max((link.reach for link in self.wires.values()), default=1)
             raise InputError(f"{self.name}: {span} devices are not joined by any link; accepted: at most {longest}")
         return min(able)[1]
 
@@ -483,7 +515,7 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     first = _worst(error)
     path = ".".join(str(step) for step in first["loc"] if step not in ("[key]", "Run"))
     if first["type"] == "extra_forbidden":
-        parts = (kind, Memory, Unit, Link, Buffer, Compression, SystolicArray, Published)
+        parts = (kind, Memory, Unit, Link, Queue, Buffer, Compression, SystolicArray, Published)
         fields = sorted({name for part in parts for name in part.model_fields} - {"provenance", "written"})
         near = get_close_matches(str(first["loc"][-1]), fields, 1)
         return f"{path}: unknown field" + (f" (did you mean {near[0]!r}?)" if near else "")

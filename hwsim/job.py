@@ -12,6 +12,7 @@ engine/estimate.py), and simulated step by step otherwise. With a seed, expert c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
@@ -32,9 +33,10 @@ from hwsim.lowering.moe import Routing, read_routing
 from hwsim.lowering.published import as_published
 from hwsim.lowering.transformer import Mla, lower
 from hwsim.op import Array, Op
-from hwsim.placement import Plan, Policy, Row, parallelize, place, read_policy
+from hwsim.placement import Plan, Policy, Row, Speculation, parallelize, place, read_policy
+from hwsim.placement.capacity import check_capacity, held
 from hwsim.placement.parallel import read_plan
-from hwsim.placement.policy import plan_of, rewriting
+from hwsim.placement.policy import Rewriting, plan_of, rewriting
 from hwsim.trace import Trace
 
 Phase = Literal["prefill", "decode", "generate", "mixed"]
@@ -59,6 +61,7 @@ class Job:
     output: int = 128
     sequences: Sequence[tuple[int, ...]] = ()
     weights: str | None = None
+    head: str | None = None
     activations: str | None = None
     kv: str | None = None
     routing: str = "uniform"
@@ -139,10 +142,13 @@ class Context:
         policy = job.policy or device.policy
         self.policy = read_policy(policy) if isinstance(policy, str) else policy
         self.rewritten = rewriting(policy)
+        self.speculation: Speculation | None = getattr(self.policy, "speculation", None)
+        self.kept = self.speculation.accepted if self.speculation else 1.0
         plan = job.parallel or plan_of(policy) or device.parallel
         self.plan = plan if isinstance(plan, Plan) else read_plan(plan, device, model.experts)
         met = self.plan.dp if self.plan.ep > 1 else 1
-        self.routing = replace(read_routing(job.routing, job.seed if model.experts else None), replicas=met)
+        draws = bool(model.experts) or (model.sparse and isinstance(self.policy, Rewriting))
+        self.routing = replace(read_routing(job.routing, job.seed if draws else None), replicas=met)
         self.precision = chosen_precision(model, job, device)
         self.host = Host() if job.host is None else load_host(job.host)
         if not model.causal and job.phase != "prefill":
@@ -178,19 +184,19 @@ class Context:
         if job.phase == "prefill":
             trace = self._simulated(prefill(self._part(), job.prompt), "prefill")
             return replace(trace, tokens=float(job.batch * job.prompt), marks={"ttft_s": trace.latency_s})
-        trace = self._simulated(decode(self._part(), job.prompt), "decode")
-        return replace(trace, tokens=float(job.batch), marks={"tpot_s": trace.latency_s})
+        trace = self._simulated(self._next(job.prompt), "decode")
+        return replace(trace, tokens=job.batch * self.kept, marks={"tpot_s": trace.latency_s / self.kept})
 
     def generate(self) -> Trace:
         """Prefill, then all decode steps."""
         job = self.job
         self._check_last_step()
         first = self._simulated(prefill(self._part(), job.prompt), "prefill")
-        steps = job.output - 1
+        steps = math.ceil((job.output - 1) / self.kept)
         trace, marks = first, {"ttft_s": first.latency_s}
         if steps:
-            later = self._steps(np.arange(job.prompt, job.prompt + steps))
-            trace, marks = first.then(later), marks | {"tpot_s": later.latency_s / steps}
+            later = self._steps(job.prompt + np.rint(np.arange(steps) * self.kept).astype(np.int64))
+            trace, marks = first.then(later), marks | {"tpot_s": later.latency_s / steps / self.kept}
         return replace(trace, tokens=float(job.batch * job.output), marks=marks)
 
     def rows(self, batch: Batch, routing: Routing | None = None) -> list[Row]:
@@ -207,6 +213,11 @@ class Context:
         charged = [array for array in self.device.arrays.values() if array.quirks != "none"]
         return as_published(ops, charged[0]) if charged else ops
 
+    def _next(self, context: Array) -> Batch:
+        """A decode step: a token for every sequence, or the drafts that a speculating policy checks."""
+        (step,) = decode(self._part(), context)
+        return (replace(step, new=self.speculation.draft + 1),) if self.speculation else (step,)
+
     def _part(self) -> int:
         """Sequences of one microbatch of one replica."""
         parts = self.plan.dp * self.plan.microbatches
@@ -220,7 +231,7 @@ class Context:
         rows = self.rows(batch, routing)
         trace = simulate(rows, self.device)
         trace = delayed(trace, float(self._hosted(rows, batch, trace.latency_s)), self.device)
-        return replace(trace, rows=tuple(replace(row, phase=phase) for row in trace.rows))
+        return replace(trace, rows=tuple(replace(row, phase=phase) for row in trace.rows), held=held(rows, self.device))
 
     def _hosted(self, rows: Sequence[Row], batch: Batch, busy: Array) -> Array:
         """Seconds that the host adds to a pass that takes the device `busy` seconds."""
@@ -229,14 +240,12 @@ class Context:
 
     def _check_last_step(self) -> None:
         """Refuse at once what would run out of memory on the way."""
-        from hwsim.placement.capacity import check_capacity
-
-        check_capacity(self.rows(decode(self._part(), self.job.prompt + self.job.output - 1)), self.device)
+        check_capacity(self.rows(self._next(self.job.prompt + self.job.output - 1)), self.device)
 
     def _steps(self, contexts: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Trace:
         steps = len(contexts)
         routing = self.routing if self.routing.seed is None else replace(self.routing, draw=1, draws=steps)
-        batch = decode(self._part(), contexts.astype(float))
+        batch = self._next(contexts.astype(float))
         rows = self.rows(batch, routing)
         whole = estimate(rows, self.device)
         if whole.contended:
@@ -244,16 +253,16 @@ class Context:
         trace = summed(whole.tasks, whole.starts, whole.ends, steps, self.device)
         waits = np.broadcast_to(self._hosted(rows, batch, whole.latency_s), (steps,))
         trace = delayed(trace, float(np.sum(waits)), self.device, steps)
-        return replace(trace, rows=tuple(replace(row, phase="decode") for row in trace.rows))
+        return replace(trace, rows=tuple(replace(row, phase="decode") for row in trace.rows), held=held(rows, self.device))
 
     def _step_by_step(self, contexts: Sequence[int]) -> Trace:
         """Every step by events, its rows after those of the step before."""
         rows, now = [], 0.0
         for index, context in enumerate(contexts):
-            step = self._simulated(decode(self._part(), context), "decode", replace(self.routing, draw=index + 1))
+            step = self._simulated(self._next(context), "decode", replace(self.routing, draw=index + 1))
             rows += [row.shifted(now) for row in step.rows]
             now += step.latency_s
-        return Trace(rows=tuple(rows), latency_s=now)
+        return Trace(rows=tuple(rows), latency_s=now, held=step.held)
 
 
 def chosen_precision(model: Model, job: Job, device: Device) -> Precision:
@@ -263,11 +272,15 @@ def chosen_precision(model: Model, job: Job, device: Device) -> Precision:
     """
     precision = compressed(device.compression) if device.compression else model.precision
     weights, activations, kv = (getattr(job, name) or device.formats.get(name) for name in ("weights", "activations", "kv"))
-    for name in (weights, activations, kv):
+    for name in (weights, job.head, activations, kv):
         if name is not None:
             bits(name)
-    if weights is not None:
+    if weights == "fp32":  # nobody quantises to it: the whole network runs in 32 bit
+        precision = replace(precision.with_weights("fp32"), head="fp32", activations="fp32", stream="fp32", kv="fp32")
+    elif weights is not None:
         precision = replace(precision.with_weights(weights), activations=precision.stream)
+    if job.head is not None:
+        precision = replace(precision, head=job.head)
     if activations is not None:
         precision = replace(precision, activations=activations, everywhere=True)
     return replace(precision, kv=kv) if kv is not None else precision

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsim.activity import Activity
 from hwsim.formats import multiplied_in, nbytes, stored
 
 Array = float | NDArray[np.float64]
@@ -41,7 +42,9 @@ class Op:
     all of them afterwards), "rows" of the reduction (the result is then a partial sum that must be all-reduced), "heads",
     "experts", or "none" (every device does all of it).
 
-    `fused`: done by the kernel of a neighbouring op, so that nothing is launched for it.
+    `fused`: done by the kernel of a neighbouring op, so that nothing is launched for it. `dynamic`: of another shape at every
+    pass, for which some libraries have slower kernels. `neurons`: which of the neurons that it computes are used. `stays`: the
+    part of its weights that stays in the memory that it reads them from.
 
     One device of a stage is simulated for all that do the same. Where they differ (experts), each `rank` has its own op, on a
     device of its own, and `stands_for` is the part of the stage's devices that do just that.
@@ -61,6 +64,9 @@ class Op:
     split: Split = "none"
     stream: str = "bf16"
     fused: bool = False
+    dynamic: bool = False
+    neurons: Activity | None = None
+    stays: Array = 1.0
 
     @property
     def ops(self) -> Array:
@@ -109,6 +115,13 @@ class Op:
         return replace(self, **self._part(ways))
 
     def _part(self, ways: int) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def narrowed(self, part: Array) -> Self:
+        """The op over a part of its neurons, gathered in a matrix of changing size."""
+        return replace(self, dynamic=True, **self._narrow(part))
+
+    def _narrow(self, part: Array) -> dict[str, Any]:
         raise NotImplementedError
 
 
@@ -188,6 +201,11 @@ class Gemm(Op):
             return {"n": (self.n - self.kv_columns) / ways + kept, "kv_columns": kept, "kv_heads": max(1, self.kv_heads // ways)}
         dim = {"gathered": "n", "rows": "k", "heads": "groups"}[self.split]
         return {dim: getattr(self, dim) / ways}
+
+    def _narrow(self, part: Array) -> dict[str, Any]:
+        """Neurons are the columns of what goes up and the rows of what comes down."""
+        dim = {"columns": "n", "rows": "k"}[self.split]
+        return {dim: getattr(self, dim) * part}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -443,6 +461,9 @@ class Elementwise(Op):
     def _part(self, ways: int) -> dict[str, Any]:
         return {name: getattr(self, name) / ways for name in ("read", "written", "work", "passes")}
 
+    def _narrow(self, part: Array) -> dict[str, Any]:
+        return {name: getattr(self, name) * part for name in ("read", "written", "work", "passes")}
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Lookup(Op):
@@ -504,3 +525,37 @@ class Move(Op):
     def bytes(self) -> Mapping[str, Array]:
         """What leaves and what arrives, both in this device's memory."""
         return {"activations": 2.0 * self.sent}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Load(Op):
+    """Weights from one memory of a device into another, `moved` bytes in requests of `chunk` bytes, one after another if 0.
+
+    `held` bytes stay where they are read.
+    """
+
+    math: ClassVar[Math] = "move"
+
+    moved: Array
+    chunk: Array = 0.0
+    held: Array = 0.0
+
+    @property
+    def ops(self) -> Array:
+        """A load computes nothing."""
+        return 0.0 * self.moved
+
+    @property
+    def bytes(self) -> Mapping[str, Array]:
+        """What is read, as weights, and what arrives, which others use."""
+        return {"weights": self.moved, "activations": self.moved}
+
+    @property
+    def resident(self) -> Mapping[str, Array]:
+        """What stays where it is read."""
+        return {"weights": self.held}
+
+    @property
+    def launches(self) -> int:
+        """None: no kernel."""
+        return 0

@@ -92,6 +92,7 @@ class Trace:
     arch: str = ""
     tokens: float = 0.0
     marks: Mapping[str, float] = field(default_factory=dict)  # ttft_s, tpot_s where the run has them
+    held: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # bytes that stay in each memory, by kind of op
     notes: tuple[str, ...] = ()
 
     @cached_property
@@ -135,8 +136,9 @@ class Trace:
         """This trace followed by another."""
         later = tuple(row.shifted(self.latency_s) for row in other.rows)
         return replace(
-            self, rows=self.rows + later, latency_s=self.latency_s + other.latency_s, tokens=self.tokens + other.tokens
-        )
+            self, rows=self.rows + later, latency_s=self.latency_s + other.latency_s, tokens=self.tokens + other.tokens,
+            held=other.held or self.held,
+        )  # fmt: skip
 
     def unfolded(self, limit: int = 20_000) -> Trace:
         """Every repetition as a row of its own, in real order.
@@ -168,6 +170,7 @@ class Trace:
         return {
             "model": self.model, "arch": self.arch, "latency_s": self.latency_s, "energy_j": self.energy_j,
             "tokens": self.tokens, "tokens_per_s": self.tokens_per_s, **self.marks, "notes": list(self.notes),
+            "held_bytes": {memory: dict(parts) for memory, parts in self.held.items()},
             "ops": [
                 {name: getattr(row, name) for name in names}
                 | {"bytes": math.fsum(row.bytes.values()), "joules": math.fsum(row.joules.values())}

@@ -38,4 +38,4 @@ def _chip_of(device: Device, format: str) -> Chip | None:
 
 def nearest(device: Device) -> Link | None:
     """The link between neighbours."""
-    return min(device.links.values(), key=lambda link: link.reach, default=None)
+    return min(device.wires.values(), key=lambda link: link.reach, default=None)

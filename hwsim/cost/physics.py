@@ -7,11 +7,12 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+from hwsim.cost.flash import load
 from hwsim.cost.gpu import measured_transfer
 from hwsim.cost.terms import Cost
 from hwsim.device import Device, Unit
 from hwsim.errors import InputError
-from hwsim.op import Move, Op
+from hwsim.op import Load, Move, Op
 
 Physics = Callable[[Op, str, Unit, Device, Mapping[str, str]], Cost]
 
@@ -20,6 +21,8 @@ def price(op: Op, unit: str, device: Device, home: Mapping[str, str]) -> Cost:
     """The cost of `op` on the unit or link named `unit`, its operands living in the memories of `home`."""
     if isinstance(op, Move):
         return measured_transfer(op, unit, device)
+    if isinstance(op, Load):
+        return load(op, unit, device)
     part = device.units[unit]
     return physics(part.cost)(op, unit, part, device, home)
 

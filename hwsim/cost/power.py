@@ -24,7 +24,7 @@ from hwsim.device import Device
 from hwsim.kernels.chip import Chip
 from hwsim.kernels.power import power
 from hwsim.kernels.sets import ANY, KernelSet
-from hwsim.op import Array, Move, Op, larger
+from hwsim.op import Array, Load, Move, Op, larger
 
 _AS = {
     "attention_decode": "decode",
@@ -48,7 +48,7 @@ def energy(cost: Cost, op: Op, name: str, device: Device) -> Mapping[str, Array]
     if not watts:
         return cost.joules
     over_rest = larger(either(watts) - device.static_power, 0.0)
-    return _divided(over_rest * cost.alone_s, cost, name, isinstance(op, Move))
+    return _divided(over_rest * cost.alone_s, cost, name, isinstance(op, Load | Move))
 
 
 def _divided(joules: Array, cost: Cost, name: str, link: bool) -> dict[str, Array]:

@@ -1,6 +1,7 @@
 """Roofline (Williams, Waterman and Patterson 2009): operations at the achievable peak overlap bytes at achievable bandwidth.
 
     busy = operations / (peak x efficiency)         traffic / limit = bytes / (min(port, bandwidth) x efficiency)
+    ops whose shapes change from pass to pass reach the part `dynamic` of both rates
     joules = operations x energy per operation + bytes x energy per byte
 
 A format the unit has no peak for is computed in the next wider one. Left out: tiles, waves, caches, occupancy.
@@ -27,11 +28,12 @@ def roofline(op: Op, name: str, unit: Unit, device: Device, home: Mapping[str, s
     joules: dict[str, Array] = {memory: moved * memories[memory].energy for memory, moved in traffic.items()}
     if unit.energy:
         joules[name] = op.ops * unit.energy[precision]
+    part = unit.dynamic if op.dynamic else 1.0
     return Cost(
         fixed_s=0.0 if op.fused else unit.overhead,
-        busy_s=op.ops / (unit.peak[precision] * unit.efficiency),
+        busy_s=op.ops / (unit.peak[precision] * unit.efficiency * part),
         traffic=traffic,
-        limit={memory: unit.limit(memory, memories) for memory in traffic},
+        limit={memory: unit.limit(memory, memories) * part for memory in traffic},
         joules=joules,
         method="roofline",
     )

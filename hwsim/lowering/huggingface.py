@@ -17,10 +17,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from hwsim.activity import Neurons
+from hwsim.errors import InputError
 from hwsim.files import read_mapping
 from hwsim.lowering.fields import Fields
 from hwsim.lowering.model import Attention, FeedForward, LatentAttention, Layer, MixtureOfExperts, Model, Patches
 from hwsim.lowering.quantization import read_precision
+from hwsim.quantity import parse
 
 _WRAPPERS = ("text_config", "llm_config", "language_config", "thinker_config", "text_model_config")
 _INHERITED = ("dtype", "torch_dtype", "tie_word_embeddings", "quantization_config", "compression_config", "source", "description")
@@ -361,7 +364,20 @@ class _Reader:
         if inner < 1:
             raise self.fields.error("intermediate_size", inner, "at least 1")
         bias = self.fields.flag("mlp_bias", "use_bias", "bias", "use_mlp_bias", "add_bias_linear")
-        return FeedForward(inner, gated=self._gated(), bias=bias)
+        return FeedForward(inner, gated=self._gated(), bias=bias, neurons=self._neurons())
+
+    def _neurons(self) -> Neurons | None:
+        """Measured use of the neurons, if `neurons` (of models/*.yaml) says it: see hwsim/activity.py."""
+        raw = self.fields.get("neurons")
+        if raw is None:
+            return None
+        try:
+            return read_neurons(raw)
+        except (InputError, KeyError, TypeError, ValueError, AttributeError):
+            accepted = (
+                "window (tokens, above 1), cached and new (parts of all neurons, new < cached / window < 1), rank, active, source"
+            )
+            raise self.fields.error("neurons", raw, accepted) from None
 
     def _gated(self) -> bool:
         """Stated by the family, else by the activation: plain ReLU and GELU networks have two matrices, SiLU ones three."""
@@ -436,6 +452,27 @@ _SHARED_WIDTH = (
 )  # fmt: skip
 _SHARED_NUMBER = ("n_shared_experts", "num_shared_experts", "num_shared_expert", "moe_num_shared_experts")
 _EXPERT_INNER = ("moe_intermediate_size", "expert_ffn_hidden_size", "moe_ffn_hidden_size", "expert_intermediate_size")
+
+
+def read_neurons(raw: Mapping[str, Any]) -> Neurons:
+    """`window`, `cached`, `new`, and where they are known `rank` (or [layers, rank] pairs) and `active` of some layers."""
+    if raw.keys() - {"window", "cached", "new", "rank", "active", "source"}:
+        raise ValueError
+    ranks = raw.get("rank", 0)
+    pairs = [[1, ranks]] if isinstance(ranks, int | float) else ranks
+    rank = sum(count * one for count, one in pairs) / sum(count for count, _ in pairs)
+    found = Neurons(
+        float(raw["window"]), _part(raw["cached"]), _part(raw["new"]), float(rank), tuple(map(_part, raw.get("active", ())))
+    )
+    if not (found.window > 1 and 0 < found.new < found.cached <= 1 and 0 < found.exponent < 1 and rank >= 0):
+        raise ValueError
+    return found
+
+
+def _part(value: object) -> float:
+    """24 % or 0.24."""
+    text = str(value)
+    return parse(text, "") if not text.endswith("%") else float(text[:-1]) / 100
 
 
 def _positive(size: int | None) -> int | None:

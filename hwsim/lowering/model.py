@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from hwsim.activity import Neurons
+
 
 @dataclass(frozen=True)
 class Attention:
@@ -66,11 +68,12 @@ class LatentAttention:
 
 @dataclass(frozen=True)
 class FeedForward:
-    """Dense feed-forward network: two matrices, or three when gated (SwiGLU, GeGLU)."""
+    """Dense feed-forward network: two matrices, or three when gated (SwiGLU, GeGLU). `neurons`: which of them are used."""
 
     inner: int
     gated: bool = True
     bias: bool = False
+    neurons: Neurons | None = None
 
     @property
     def matrices(self) -> int:
@@ -241,6 +244,11 @@ class Model:
     def experts(self) -> int:
         """Routed experts of a layer, the most of any; 0 for a dense network."""
         return max((a.feed_forward.experts for a, _ in self.layers if isinstance(a.feed_forward, MixtureOfExperts)), default=0)
+
+    @property
+    def sparse(self) -> bool:
+        """Whether it is known which neurons of its feed-forward networks are used."""
+        return any(isinstance(a.feed_forward, FeedForward) and a.feed_forward.neurons for a, _ in self.layers)
 
     @property
     def active_parameters_without_embedding(self) -> int:

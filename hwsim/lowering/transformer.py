@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hwsim.activity import Activity, drawn, expected
 from hwsim.lowering.batch import Batch, Extent, Sequences, extent, sequences, tokens
 from hwsim.lowering.convolution import convolution
 from hwsim.lowering.model import Attention, FeedForward, LatentAttention, Layer, MixtureOfExperts, Model, Patches, Precision
@@ -71,6 +72,8 @@ class _Builder:
         self.ops: list[Op] = []
         self.last: tuple[str, ...] = ()
         self.block: dict[str, Any] = {}
+        self.depth = 0  # layers so far whose neurons are drawn
+        self.neurons: Activity | None = None
         first, many = routing.draw, max(routing.draws, 1)
         self.rngs = [stream(routing.seed, "expert_routing", first + i) for i in range(many)] if routing.seed is not None else []
 
@@ -90,10 +93,17 @@ class _Builder:
         labels = [layer.label for layer, _ in self.model.layers]
         for index, (layer, count) in enumerate(self.model.layers):
             name = layer.label if labels.count(layer.label) == 1 else f"{layer.label}.{index}"
-            if not self.rngs or self.routing.draws or isinstance(layer.feed_forward, FeedForward):
-                yield name, layer, count
-            else:
+            alone = self._draws_neurons(layer) or (isinstance(layer.feed_forward, MixtureOfExperts) and not self.routing.draws)
+            if self.rngs and alone:
                 yield from ((f"{name}.{i}", layer, 1) for i in range(count))
+            else:
+                yield name, layer, count
+
+    def _draws_neurons(self, layer: Layer) -> bool:
+        """Every layer uses neurons of its own, one token at a time."""
+        ffn = layer.feed_forward
+        one_token = not np.any(np.greater(self.tokens, 1))
+        return bool(self.rngs) and one_token and isinstance(ffn, FeedForward) and ffn.neurons is not None
 
     def _enter(self, block: str, repeat: int) -> None:
         self.block = {"block": block, "repeat": repeat, "stream": self.precision.stream}
@@ -160,6 +170,7 @@ class _Builder:
         )  # fmt: skip
 
     def _layer(self, layer: Layer) -> None:
+        self.neurons = self._activity(layer)
         into = self.last
         normed = self._norm("norm1")
         attended = self._attention(layer.attention)
@@ -275,11 +286,22 @@ class _Builder:
 
     def _dense(self, ffn: FeedForward, prefix: str, label: str, joined: bool = False) -> tuple[str, ...]:
         h, inner, weights, kept = self.model.hidden, ffn.inner, self.precision.feed_forward, self.precision.sparsity.feed_forward
-        many = ffn.matrices - 1
+        many, used = ffn.matrices - 1, {"neurons": self.neurons}
         wide = inner * many
-        self._gemm(f"{prefix}.up", label, wide, h, weights, "columns", parts=(1 / many,) * many, kept=(kept,) * many)
-        self._elementwise(f"{prefix}.act", "activation", wide, inner, 4 * inner, wide, split="columns")
-        return self._gemm(f"{prefix}.down", label, h, inner, weights, "rows", joined=joined, kept=(kept,))
+        self._gemm(f"{prefix}.up", label, wide, h, weights, "columns", parts=(1 / many,) * many, kept=(kept,) * many, **used)
+        self._elementwise(f"{prefix}.act", "activation", wide, inner, 4 * inner, wide, split="columns", **used)
+        return self._gemm(f"{prefix}.down", label, h, inner, weights, "rows", joined=joined, kept=(kept,), **used)
+
+    def _activity(self, layer: Layer) -> Activity | None:
+        """The neurons that this pass uses in a layer: drawn, or as expected of all layers."""
+        ffn, routing = layer.feed_forward, self.routing
+        if not isinstance(ffn, FeedForward) or ffn.neurons is None:
+            return None
+        layers = self.model.num_layers
+        if not self._draws_neurons(layer) or routing.seed is None:
+            return expected(ffn.neurons, layers, float(np.max(self.tokens)))
+        self.depth += 1
+        return drawn(ffn.neurons, layers, ffn.inner, routing.seed).layer(self.depth - 1, routing.draw, routing.draws)
 
     def _experts(self, moe: MixtureOfExperts) -> tuple[str, ...]:
         """Router, routed experts and, beside them, the shared expert."""

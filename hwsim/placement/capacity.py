@@ -32,12 +32,27 @@ def footprint(rows: Iterable[Row], device: Device) -> Footprint:
     return need
 
 
+def held(rows: Iterable[Row], device: Device) -> Mapping[str, Mapping[str, float]]:
+    """Bytes that stay in each memory of all devices, by kind of the op they are for; the KV cache as "kv"."""
+    rows = list(rows)
+    many = device.count / (1 + max((row.op.stage for row in rows), default=0))
+    found: dict[str, dict[str, float]] = {}
+    for row in rows:
+        for operand, size in _resident(row).items():
+            memory = found.setdefault(device.stored_in(row.home[operand]), {})
+            kind = operand if operand == "kv" else row.op.kind
+            memory[kind] = memory.get(kind, 0.0) + float(np.max(size)) * many
+    some = {memory: {kind: size for kind, size in parts.items() if size} for memory, parts in found.items()}
+    return {memory: parts for memory, parts in some.items() if parts}
+
+
 def _resident(row: Row) -> Mapping[str, Array]:
     """What stays in memory for a row: its share of the op, all repetitions; weights once for all microbatches."""
     op = row.op
     if op.rank:
         return {}
-    kept = {operand: held * op.repeat * row.share for operand, held in op.resident.items()}
+    part = {"weights": op.stays}
+    kept = {operand: held * op.repeat * row.share * part.get(operand, 1.0) for operand, held in op.resident.items()}
     return {operand: held for operand, held in kept.items() if operand != "weights" or not op.microbatch}
 
 

@@ -84,7 +84,7 @@ def expert_tensor_plan(device: Device, experts: int) -> Plan:
 
 def _node(device: Device) -> int:
     """Devices that the nearest link joins, if they divide the system evenly."""
-    reach = min((link.reach for link in device.links.values()), default=1)
+    reach = min((link.reach for link in device.wires.values()), default=1)
     return next(n for n in range(min(device.count, reach), 0, -1) if device.count % n == 0)
 
 
@@ -182,7 +182,7 @@ def _exchange(op: Op, suffix: str, payload: Array, ranks: int, after: tuple[str,
 
 def _reach(device: Device, ranks: int) -> int:
     """Devices that the nearest link joins; everyone where there are no links."""
-    return min((link.reach for link in device.links.values()), default=ranks)
+    return min((link.reach for link in device.wires.values()), default=ranks)
 
 
 def _followed(part: Op, kind: Collective, payload: Array, ranks: int, device: Device) -> list[Op]:

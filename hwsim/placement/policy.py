@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial, reduce
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,25 @@ class Part:
 
 
 Policy = Callable[[Op, Device], Mapping[str, Array | Part]]
+
+
+@dataclass(frozen=True)
+class Speculation:
+    """A decode pass checks `draft` tokens that somebody guessed, makes one more, and keeps `accepted` of them on average."""
+
+    draft: int
+    accepted: float
+
+
+@runtime_checkable
+class Rewriting(Protocol):
+    """A policy that also changes what is to be done: loads where weights are elsewhere, ops over a part of the neurons."""
+
+    def __call__(self, op: Op, device: Device) -> Mapping[str, Array | Part]:
+        """Units of one op."""
+
+    def rewritten(self, ops: Iterable[Op], device: Device) -> list[Op]:
+        """The ops that `device` does instead of `ops`."""
 
 
 def homes(device: Device, unit: str) -> Mapping[str, str]:

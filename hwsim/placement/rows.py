@@ -9,8 +9,8 @@ import numpy as np
 
 from hwsim.device import Device
 from hwsim.errors import PlacementError
-from hwsim.op import Array, Move, Op
-from hwsim.placement.policy import ALL, Part, Policy, fastest, homes
+from hwsim.op import Array, Load, Move, Op
+from hwsim.placement.policy import ALL, Part, Policy, Rewriting, fastest, homes
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +34,10 @@ class Row:
 def place(ops: Iterable[Op], device: Device, policy: Policy | None = None) -> list[Row]:
     """Send every op to a unit of `device` by `policy` (default: the fastest unit able to do it), every move to a link.
 
-    Raises PlacementError when no unit can do an op.
+    A policy that is a Rewriting changes the ops first. Raises PlacementError when no unit can do an op.
     """
     policy = policy or fastest()
+    ops = policy.rewritten(ops, device) if isinstance(policy, Rewriting) else ops
     return [row for op in ops for row in _rows(op, device, policy)]
 
 
@@ -51,5 +52,8 @@ def _rows(op: Op, device: Device, policy: Policy) -> list[Row]:
 
 
 def _row(op: Op, unit: str, part: Array | Part, device: Device) -> Row:
+    if isinstance(op, Load):
+        link = device.links[unit]
+        return Row(op, unit, {"weights": link.reads, "activations": link.memory})
     home = homes(device, unit)
     return Row(part.op or op, unit, home, queue=part.queue) if isinstance(part, Part) else Row(op, unit, home, part)

@@ -41,14 +41,14 @@ def time_of_runs(runs: Runs) -> go.Figure:
     compared = comparison(runs)
     grid = _of_runs(runs, "seconds", "kind")
     colours = {kind: kind_colour(kind) for kind in kind_order(map(str, grid.columns))}
-    return _side_by_side(grid, _labels(compared, "latency_s", "s", "speedup"), colours, "s", "busy time")
+    return side_by_side(grid, _labels(compared, "latency_s", "s", "speedup"), colours, "s", "busy time")
 
 
 def energy_of_runs(runs: Runs) -> go.Figure:
     """Joules of each run by component; labels give the energy and its ratio to the first run."""
     grid = _of_runs(runs, "joules", "component")
     colours = component_colours(components_of(runs))
-    return _side_by_side(grid, _labels(comparison(runs), "energy_j", "J", "energy_ratio"), colours, "J", "energy")
+    return side_by_side(grid, _labels(comparison(runs), "energy_j", "J", "energy_ratio"), colours, "J", "energy")
 
 
 def throughput_of_runs(runs: Runs) -> go.Figure:
@@ -134,7 +134,8 @@ def _shares(grid: pd.DataFrame, colours: Mapping[str, str], unit: str, title: st
     return styled(figure, 64 + 26 * max(len(rows), 2), barmode="stack", xaxis=axis, yaxis={"autorange": "reversed"})
 
 
-def _side_by_side(grid: pd.DataFrame, names: list[str], colours: Mapping[str, str], unit: str, title: str) -> go.Figure:
+def side_by_side(grid: pd.DataFrame, names: list[str], colours: Mapping[str, str], unit: str, title: str) -> go.Figure:
+    """A stacked bar for each line of `grid`, called by its name."""
     figure = go.Figure(_bars(grid, names, colours, unit))
     axis = si_axis(unit, float(grid.sum(axis=1).max()) * 1.05, title)
     return styled(figure, 64 + 50 * len(names), barmode="stack", xaxis=axis, yaxis={"autorange": "reversed"})

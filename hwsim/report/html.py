@@ -17,7 +17,8 @@ from hwsim.report.breakdown import (
 from hwsim.report.page import Figure, Section, Sheet, Words, page
 from hwsim.report.passes import representative
 from hwsim.report.roofline import roofline_caption, roofline_figure
-from hwsim.report.tables import Runs, labels, of_phase, phases
+from hwsim.report.tables import Runs, labels, of_phase, phases, tiered
+from hwsim.report.tiers import tier_bytes, tier_times
 from hwsim.report.timeline import timeline_bars, timeline_figure
 
 Blocks = list[Figure | Sheet | Words]
@@ -33,6 +34,7 @@ def html_report(runs: Runs, title: str, settings: Mapping[str, str]) -> str:
     sections = [
         Section("Result", _result(runs)),
         Section("Where the time goes", _time(runs, names)),
+        *_tiers(runs),
         Section("Where the energy goes", _energy(runs, names)),
         Section("Rooflines", _rooflines(runs, names)),
         Section("Timelines", _timelines(runs, names)),
@@ -63,6 +65,15 @@ def _time(runs: Runs, names: list[str]) -> Blocks:
             alone = len(runs) == 1 and len(phases(trace)) == 1
             blocks.append(Figure(time_by_kind(of_phase(trace, phase)), "", f"{title}: op kinds by what bounds them", wide=alone))
     return blocks
+
+
+def _tiers(runs: Runs) -> list[Section]:
+    """Reads, memory management and compute, and where each byte stays, if weights come out of another memory."""
+    if not any(tiered(trace) for trace, _ in runs):
+        return []
+    times = Figure(tier_times(runs), "Busy time, added up; what overlaps counts twice.", "I/O, memory management, compute")
+    kept = Figure(tier_bytes(runs), "A drive holds all weights, whatever they are for.", "Where each byte stays")
+    return [Section("Memory tiers", [times, kept])]
 
 
 def _energy(runs: Runs, names: list[str]) -> Blocks:

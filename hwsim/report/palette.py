@@ -15,6 +15,7 @@ _KINDS = {
     "attention.prefill": "#0072B2", "attention.decode": "#56B4E9", "qkv": "#009E73", "out": "#44AA99", "absorb": "#117733",
     "ffn": "#E69F00", "experts": "#D55E00", "shared": "#DDCC77", "router": "#F0E442", "head": "#CC79A7", "embedding": "#AA4499",
     "all_reduce": "#882255", "all_gather": "#AA6688", "reduce_scatter": "#661133", "all_to_all": "#332288", "send": "#6655AA",
+    "flash": "#6699CC", "paging": "#6699CC", "cache": "#997700", "predictor": "#CC6677",
     "norm": "#8a8f95", "rope": "#b4b8bc", "add": "#6a6f75", "activation": "#50545a", "static": "#d0d3d6", OTHER: "#e4e6e8",
 }  # fmt: skip
 _BOUNDS = {

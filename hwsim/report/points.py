@@ -37,6 +37,27 @@ def _point(line: Mapping[Any, Any], device: Device, copies: float) -> dict[str, 
     }  # fmt: skip
 
 
+def way_points(trace: Trace, device: Device) -> list[dict[str, Any]]:
+    """One point for each way inside the device: all operations of a run per byte over it, and the rate at which it lets them go.
+
+    The roof is the bandwidth of the way times the intensity (the hierarchical roofline of MoE-Lightning, arXiv:2411.11217).
+    """
+    total = sum(row.op for row in trace.rows)
+    found = []
+    for name, link in device.links.items():
+        rows = [row for row in trace.rows if row.unit == name and link.reads]
+        moved = sum(row.bytes.get(link.reads, 0.0) / (link.reads, link.memory).count(link.reads) for row in rows)
+        if moved and trace.latency_s:
+            op_b, attained = total / moved, total / trace.latency_s
+            roof, busy = op_b * float(link.bandwidth * link.efficiency), sum(row.seconds for row in rows)
+            found.append({
+                "name": "whole run", "block": "", "phase": "", "stage": 0, "kind": rows[0].kind, "unit": name, "precision": "",
+                "op_b": op_b, "attained_op_s": attained, "roof_op_s": roof, "fraction": attained / roof,
+                "seconds": busy, "share": busy / trace.latency_s, "bound": "link",
+            })  # fmt: skip
+    return found
+
+
 def reached(unit: Unit, precision: str) -> float:
     """op/s that kernels reach, the flat part of the roof: the datasheet's peak where kernel models say how near they come."""
     return float(unit.peak[precision] * (1.0 if unit.cost == "gpu" else unit.efficiency))

@@ -18,7 +18,7 @@ from hwsim.report import shown
 from hwsim.report.figure import decades, safe, styled
 from hwsim.report.page import Figure, Section, Sheet, page
 from hwsim.report.palette import kind_colour, kind_order
-from hwsim.report.points import Point, left_out_note, reached, roofline_points
+from hwsim.report.points import Point, left_out_note, reached, roofline_points, way_points
 from hwsim.report.shown import number, percent, seconds
 from hwsim.trace import Trace
 
@@ -37,13 +37,14 @@ def roofline_figure(trace: Trace, device: Device) -> go.Figure:
         return styled(
             go.Figure(), 200, annotations=[_empty("No op computes on a unit of this device.")], xaxis=hidden, yaxis=hidden
         )
-    (left, right), (low, high) = _bounds(points, device)
+    ways = way_points(trace, device)
+    (left, right), (low, high) = _bounds(points, ways, device)
     roofs = [line for used in _used(points) for line in _roof_lines(*used, device, left, right)]
     others = [line for used in _used(points) for line in _other_lines(*used, device, left, right)]
-    figure = go.Figure([*others, *roofs])
-    units = sorted({point["unit"] for point in points})
-    for kind in kind_order(point["kind"] for point in points):
-        figure.add_trace(_markers([point for point in points if point["kind"] == kind], kind, units))
+    figure = go.Figure([*others, *(_way_line(way, left, right, device) for way in ways), *roofs])
+    units = sorted({point["unit"] for point in [*points, *ways]})
+    for kind in kind_order(point["kind"] for point in [*points, *ways]):
+        figure.add_trace(_markers([point for point in [*points, *ways] if point["kind"] == kind], kind, units))
     x = decades(left, right, "") | {"title": {"text": "operations per byte (Op/B)"}}
     y = decades(low, high, "op/s") | {"title": {"text": "rate of one device"}}
     top = {"l": 8, "r": 16, "t": 32, "b": 8}
@@ -61,11 +62,11 @@ def _empty(text: str) -> dict[str, Any]:
     return {"text": text, "showarrow": False, "xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5}
 
 
-def _bounds(points: Sequence[Point], device: Device) -> tuple[tuple[float, float], tuple[float, float]]:
+def _bounds(points: Sequence[Point], ways: Sequence[Point], device: Device) -> tuple[tuple[float, float], tuple[float, float]]:
     """Axes that hold every point and every ridge, with some room."""
     roofs = [roof for used in _used(points) for roof in _roofs_of(*used, device)]
-    across = [*(point["op_b"] for point in points), *(flat / slope for flat, slope in roofs)]
-    up = [*(point["attained_op_s"] for point in points), *(flat for flat, _ in roofs)]
+    across = [*(point["op_b"] for point in [*points, *ways]), *(flat / slope for flat, slope in roofs)]
+    up = [*(point["attained_op_s"] for point in [*points, *ways]), *(flat for flat, _ in roofs)]
     return (min(across) / 2, max(across) * 4), (min(up) / 3, max(up) * 3)
 
 
@@ -89,6 +90,13 @@ def _roof_lines(name: str, precision: str, device: Device, left: float, right: f
         line={"width": 1.2, "color": "#8a8f95", "dash": "dash"}
     )
     return [upper, _line(solid, left, right, f"{name} {precision}").update(line={"width": 2.5, "color": "#3a4048"})]
+
+
+def _way_line(way: Point, left: float, right: float, device: Device) -> go.Scatter:
+    """The roof of a way inside the device: its bandwidth times operations per byte over it."""
+    highest = max(max(map(float, unit.peak.values())) for unit in device.units.values())
+    line = _line((highest, way["roof_op_s"] / way["op_b"]), left, right, way["unit"])
+    return line.update(line={"width": 2, "color": kind_colour(way["kind"]), "dash": "dot"})
 
 
 def _others(name: str, precision: str, device: Device) -> dict[str, tuple[float, float]]:
@@ -190,16 +198,18 @@ def _hover(point: Point) -> str:
 def roofline_caption(trace: Trace, device: Device) -> str:
     """How to read the figure, and what is not in it."""
     roofs = "; ".join(f"{' '.join(used)} {_rates(_roofs_of(*used, device)[0])}" for used in _used(roofline_points(trace, device)))
+    ways = "; ".join(f"{way['unit']} {show(way['roof_op_s'] / way['op_b'], 'B/s', 3)}" for way in way_points(trace, device))
+    dotted = f" Dotted: ways inside the device, with all operations of the run per byte over them ({ways})." if ways else ""
     read = (
         f"Solid: what kernels reach ({roofs}); dashed: datasheet peaks; dotted: other memories. "
         "Marker area grows with share of time, a symbol per unit."
     )
-    return f"{read} {left_out_note(trace, device)}".strip()
+    return f"{read}{dotted} {left_out_note(trace, device)}".strip()
 
 
 def roofline_page(trace: Trace, device: Device) -> str:
     """The figure and its table as one self-contained HTML file."""
     title = f"Roofline: {trace.model} on {device.name}"
     figure = Figure(roofline_figure(trace, device), roofline_caption(trace, device), tools=True)
-    sheet = Sheet(shown.points(roofline_points(trace, device), left_out_note(trace, device)))
+    sheet = Sheet(shown.points([*roofline_points(trace, device), *way_points(trace, device)], left_out_note(trace, device)))
     return page(title, {}, [Section("Rates against roofs", [figure]), Section("All points", [sheet])])

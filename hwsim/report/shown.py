@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwsim.quantity import show
-from hwsim.report.tables import Runs, comparison, methods, op_table
+from hwsim.report.tables import Runs, comparison, methods, op_table, tier_seconds
 from hwsim.trace import STATIC, Trace
 
 NONE = "-"
 HOW = {
     "roofline": "launch overhead + the longer of operations / achievable peak and bytes / achievable bandwidth",
     "link": "hops x latency + bytes / achievable bandwidth of the link",
+    "link drive": "requests in flight at a drive (hwsim/kernels/drive.py)",
     "link collective": "collective measured on GPUs of this generation (hwsim/kernels/collective.py)",
 }
 KERNEL = "kernel model fitted on GPUs of this generation (hwsim/kernels/{}.py)"
@@ -153,6 +154,22 @@ def _detail_line(line: Mapping[Any, Any], many_stages: bool) -> tuple[str, ...]:
     name, *values = _op_line(line)
     amounts = [show(line[what], unit) if line[what] else NONE for what, unit in (("op", "op"), ("bytes", "B"))]
     return (_heading(line, many_stages), name, line["kind"], *values, *amounts, line["precision"] or NONE, line["method"] or NONE)
+
+
+def tiers(trace: Trace) -> Shown:
+    """Seconds of reads, management and compute with their share, and what every memory holds."""
+    found = tier_seconds(trace)
+    busy = sum(found.values())
+    lines = [(name, seconds(value), percent(value / busy) if busy else "") for name, value in found.items()]
+    lines += [
+        (
+            f"{memory} holds",
+            show(sum(kept.values()), "B"),
+            ", ".join(f"{kind} {show(size, 'B', 3)}" for kind, size in kept.items()),
+        )
+        for memory, kept in trace.held.items()
+    ]
+    return Shown(("", "", "of which"), lines, frozenset({1}))
 
 
 def how(trace: Trace) -> Shown:

@@ -121,3 +121,18 @@ def of_phase(trace: Trace, phase: str) -> Trace:
 def methods(trace: Trace) -> pd.DataFrame:
     """How the times were obtained: seconds and share per method."""
     return breakdown(trace, "seconds", ["method"])
+
+
+READS, MANAGE = ("flash", "paging"), "cache"  # kinds of ops that move weights inside a device
+
+
+def tiered(trace: Trace) -> bool:
+    """Whether weights come out of another memory in this run."""
+    return any(row.kind in READS for row in trace.rows)
+
+
+def tier_seconds(trace: Trace) -> dict[str, float]:
+    """Busy seconds of reads from a drive or a host, of copies in memory, and of all else."""
+    found = trace.sum("seconds", by="kind")
+    moved = {"I/O": sum(found.pop(kind, 0.0) for kind in READS), "memory management": found.pop(MANAGE, 0.0)}
+    return {**moved, "compute": sum(found.values())}

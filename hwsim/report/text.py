@@ -11,7 +11,7 @@ from rich.text import Text
 
 from hwsim.device import Device
 from hwsim.report import shown
-from hwsim.report.points import left_out_note, roofline_points
+from hwsim.report.points import left_out_note, roofline_points, way_points
 from hwsim.report.shown import Shown
 from hwsim.report.tables import Runs
 from hwsim.trace import Trace
@@ -28,9 +28,15 @@ def ops_table(trace: Trace) -> Table:
     return _table(shown.ops(trace), "Where it goes")
 
 
+def tiers_table(trace: Trace) -> Table:
+    """Reads, memory management and compute, and what every memory holds."""
+    return _table(shown.tiers(trace), "Memory tiers")
+
+
 def roofline_table(trace: Trace, device: Device) -> Table:
     """Op/B of each op against the roof of its unit."""
-    return _table(shown.points(roofline_points(trace, device), left_out_note(trace, device)), f"{trace.model} on {device.name}")
+    found = [*roofline_points(trace, device), *way_points(trace, device)]
+    return _table(shown.points(found, left_out_note(trace, device)), f"{trace.model} on {device.name}")
 
 
 def check_table(document: Mapping[str, Any]) -> Table:

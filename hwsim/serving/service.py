@@ -15,6 +15,7 @@ from hwsim.errors import InputError
 from hwsim.host import Host, host_of_stack, load_host
 from hwsim.job import Context, Job
 from hwsim.lowering.model import Model
+from hwsim.placement.policy import Rewriting
 from hwsim.serving.cache import Room, room
 from hwsim.serving.cluster import Cluster, Pool, Progress
 from hwsim.serving.queue import Queue
@@ -118,6 +119,10 @@ class Engine:
         if not model.causal:
             raise InputError(f"model: {model.name} is an encoder; accepted: a network that generates tokens")
         context = Context(model, job.configured(device), replace(job, phase="generate"))
+        if isinstance(context.policy, Rewriting):
+            raise InputError(
+                f"policy: {str(job.policy)[:40]} reads weights for every pass; accepted for serving: one that keeps them"
+            )
         if context.plan.microbatches > 1:
             raise InputError("parallel: microbatches divide one large batch; accepted: tp, pp, dp and ep")
         host = host_of(context.device, service.host or job.host)

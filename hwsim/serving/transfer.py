@@ -29,7 +29,7 @@ class Transfer:
     @classmethod
     def of(cls, context: Context) -> Transfer:
         """Over the longest link. InputError for a device without."""
-        links = context.device.links
+        links = context.device.wires
         if not links:
             raise InputError(f"disaggregate: {context.device.name} has no links; accepted: a device with links")
         return cls(context, max(links, key=lambda name: links[name].reach))

@@ -57,7 +57,7 @@ def test_one_op_alone_is_the_roofline(device):
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_small_network_runs_and_both_roads_agree(device, count):
-    if count > 1 and not device.links:
+    if count > 1 and not device.wires:
         return
     system = device.model_copy(update={"count": count * device.count})
     for batch in (prefill(2, 64), decode(8, 64)):

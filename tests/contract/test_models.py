@@ -127,5 +127,12 @@ def test_equals_the_published_config(config: Path | None):
     if config is None:
         pytest.skip(f"no published configs in {DATA / 'hf_configs'}; set HWSIM_DATA to the folder that holds hf_configs/")
     ours, theirs = load_model(find("models", config.stem).stem), load_model(str(config))
+    ours = replace(ours, layers=tuple((_unmeasured(layer), count) for layer, count in ours.layers))
     assert replace(ours, name="", source="", notes=()) == replace(theirs, name="", source="", notes=())
     assert not [note for note in theirs.notes if "not read" in note]
+
+
+def _unmeasured(layer: Layer) -> Layer:
+    """Without the use of its neurons, which no config states."""
+    ffn = layer.feed_forward
+    return replace(layer, feed_forward=replace(ffn, neurons=None)) if isinstance(ffn, FeedForward) else layer

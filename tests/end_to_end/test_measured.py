@@ -402,3 +402,16 @@ def test_the_report_draws_each_family_and_needs_no_network(tmp_path):
     table("Voodoo 5", 1.0).to_csv(data / "gemm_llm_kernels.csv", index=False)  # nothing to draw
     assert hwsim("validate", str(data), "--report", str(page))[0] == 0
     assert "MAPE 0.0" not in page.read_text()
+
+
+@pytest.mark.skipif(not MEASURED.is_dir(), reason=f"measured tables are not at {MEASURED}; set HWSIM_DATA")
+def test_drives_follow_the_queueing_law(tmp_path):
+    """One law with two numbers for each drive and direction, up to 4,096 requests in flight: a tenth off, but for an HBA."""
+    for name in ("storage_fio_sata_ssd.parquet", "cloud_vm_storage_memory.csv"):
+        shutil.copy(MEASURED / name, tmp_path)
+    rows = pd.DataFrame(document("validate", str(tmp_path))["rows"])
+    priced = rows[rows["mape"].notna()]
+    assert len(priced) == 22
+    assert priced["n"].sum() == 996
+    assert (priced.loc[~priced["stack"].str.startswith("HBA"), "mape"] < 0.1).all()
+    assert set(rows.loc[rows["mape"].isna(), "subset"]) == {"no requests in flight"}
