@@ -116,7 +116,8 @@ def _read_device(path: Path) -> Device:
 def _kernels_of(plain: Mapping[str, Any], where: str) -> Mapping[str, tuple[KernelSet, ...]]:
     """Kernel models for devices whose units are priced by them, a device's own before those of its generation."""
     units = plain.get("units")
-    asked = isinstance(units, dict) and any(isinstance(unit, dict) and unit.get("cost") == "gpu" for unit in units.values())
+    priced = ("gpu", "microcontroller")
+    asked = isinstance(units, dict) and any(isinstance(unit, dict) and unit.get("cost") in priced for unit in units.values())
     shared = _kernels(str(plain.get("generation", ""))) if asked else {}
     own = plain.get("kernels", {})
     if not isinstance(own, dict):

@@ -37,6 +37,7 @@ class Run(_Data):
     kv: str | None = None
     routing: str = "uniform"
     seed: int | None = None
+    stack: str | None = None
     host: str | None = None
     policy: str | None = None
     parallel: str | None = None

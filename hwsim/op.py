@@ -494,8 +494,8 @@ class MapOp(Op):
     Every result sees a window of `kernel` (rows, columns) pixels of its group's channels, moved by `stride`; a dense layer is a
     window on a map of one pixel. `padding` is (top, bottom, left, right), and what lies outside is not computed with less work.
     `source` names the op that makes the map it reads ("" for the image), `joined` the one of a second map. While it runs,
-    `held` bytes of other maps and of the runtime are alive besides its own, and `buffer` bytes of its kernel; `in_place` maps
-    overwrite their input, with a buffer of one channel.
+    `held` bytes of other maps and of the runtime are alive besides its own, and `buffer` bytes of its kernel. Its result is a map
+    of its own, overwrites its input by way of one `channel`, or goes into a map that is alive anyway ("none").
     """
 
     images: Array = 1.0
@@ -516,7 +516,7 @@ class MapOp(Op):
     stream: str = "int8"
     held: Array = 0.0
     buffer: Array = 0.0
-    in_place: bool = False
+    written: Literal["map", "channel", "none"] = "map"
 
     @property
     def results(self) -> Array:
@@ -545,9 +545,9 @@ class MapOp(Op):
 
     @property
     def workspace(self) -> Array:
-        """Input, output unless it overwrites the input, and what else is alive."""
-        written = self.images * self.rows_out * self.columns_out * nbytes(self.stream) if self.in_place else self.output_bytes
-        return self.input_bytes + written + self.held + self.buffer
+        """Input, output unless it overwrites another map, and what else is alive."""
+        channels = {"map": 1.0, "channel": 1.0 / self.filters, "none": 0.0}[self.written]
+        return self.input_bytes + self.output_bytes * channels + self.held + self.buffer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
