@@ -519,6 +519,11 @@ class MapOp(Op):
     written: Literal["map", "channel", "none"] = "map"
 
     @property
+    def precision(self) -> str:
+        """The wider of what is read and what is written."""
+        return multiplied_in(self.activations, self.stream)
+
+    @property
     def results(self) -> Array:
         """Elements of the map that is written."""
         return self.images * self.filters * self.rows_out * self.columns_out

@@ -20,6 +20,7 @@ from hwsim.op import Array, Convolution, MapOp, Op
 
 Size = tuple[int, int, int]  # channels, rows, columns
 Does = Literal["conv", "pool", "add", "mul", "copy"]
+Activation = Literal["", "relu", "relu6"]
 
 IMAGE = ""  # the name of what the network reads
 BIAS_AND_SCALES = 8.0  # bytes per filter: a 32-bit bias, and multiplier and shift of the result in 32 bit (TF-Lite's int8 scheme)
@@ -41,6 +42,7 @@ class MapLayer:
     groups: int = 1
     bias: bool = True
     norms: int = 0
+    activation: Activation = ""
     block: str = ""
 
     @property

@@ -18,11 +18,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hwsim.errors import InputError
-from hwsim.lowering.convnet import IMAGE, ConvNet, MapLayer, Size, checked, same, window
+from hwsim.lowering.convnet import IMAGE, Activation, ConvNet, Does, MapLayer, Size, checked, same, window
 
 BLOCKS = ("conv", "depthwise", "pointwise", "dense", "maxpool", "mean", "inverted", "separable", "basic")
 _OPTIONS = frozenset(("kernel", "stride", "repeat", "expand", "inner", "groups"))
 _FIELDS = frozenset(("name", "description", "aliases", "source", "image", "width", "layers"))
+_LINEAR = frozenset(("project", "conv2", "shortcut"))  # convolutions without an activation function of their own
 MOST_LAYERS = 2000
 
 
@@ -94,7 +95,7 @@ class _Builder:
         return asked if self.width == 1 else scaled(asked, self.width)
 
     def _add(
-        self, part: str, does: str, filters: int, kernel: tuple[int, int], stride: tuple[int, int], where: str, groups: int = 1
+        self, part: str, does: Does, filters: int, kernel: tuple[int, int], stride: tuple[int, int], where: str, groups: int = 1
     ) -> None:
         name = f"{self.label}.{part}" if part else self.label
         if self.size[0] % groups or filters % groups:
@@ -103,12 +104,16 @@ class _Builder:
             )
         padding = same(kernel)
         out = window(self.size, filters, kernel, stride, padding, where)
-        self.layers.append(MapLayer(name, does, (self.at,), self.size, out, kernel, stride, padding, groups, block=self.label))  # type: ignore[arg-type]
+        linear = does != "conv" or part in _LINEAR or self.label.startswith("dense")
+        activation: Activation = "" if linear else "relu6"
+        shape = (kernel, stride, padding, groups)
+        layer = MapLayer(name, does, (self.at,), self.size, out, *shape, activation=activation, block=self.label)
+        self.layers.append(layer)
         self.at, self.size = name, out
 
-    def _sum(self, other: str) -> None:
+    def _sum(self, other: str, activation: Activation = "") -> None:
         name = f"{self.label}.add"
-        self.layers.append(MapLayer(name, "add", (self.at, other), self.size, self.size, block=self.label))
+        self.layers.append(MapLayer(name, "add", (self.at, other), self.size, self.size, activation=activation, block=self.label))
         self.at = name
 
     def _conv(self, filters: int, stride: tuple[int, int], options: Mapping[str, Any], where: str) -> None:
@@ -160,7 +165,7 @@ class _Builder:
             self.at, self.size = before, size
             self._add("shortcut", "conv", filters, (1, 1), stride, where)
             before, self.at, self.size = self.at, after, out
-        self._sum(before)
+        self._sum(before, "relu")
 
 
 def scaled(filters: int, width: float) -> int:

@@ -9,11 +9,12 @@ used. An operator that is not listed here is an error that names it and its node
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hwsim.errors import InputError
-from hwsim.lowering.convnet import IMAGE, ConvNet, Does, MapLayer, Size, checked, window
+from hwsim.lowering.convnet import IMAGE, Activation, ConvNet, Does, MapLayer, Size, checked, window
 
 MAX_BYTES = 600 * 1024**2
 MAX_NODES = 20_000
@@ -25,6 +26,7 @@ _RIDES = frozenset(
      "Pow", "Neg", "Abs", "Round",
      "Floor")
 )  # fmt: skip
+_ACTIVATIONS: Mapping[str, Activation] = {"Relu": "relu", "Clip": "relu6"}  # others are taken as linear where values matter
 _SHAPES = frozenset(["Constant", "ConstantOfShape", "Shape", "Range"])  # what they make is no map
 _POOLS = frozenset(["MaxPool", "AveragePool", "LpPool"])
 _WHOLE = frozenset(["GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax", "ReduceSum"])
@@ -108,7 +110,7 @@ class _Reader:
         self.weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
         self.shapes = {value.name: _dims(value) for value in (*graph.input, *graph.value_info, *graph.output)}
         self.layers: list[MapLayer] = []
-        self.names: set[str] = set()
+        self.places: dict[str, int] = {}
         self.name = "input"
         images = [value.name for value in graph.input if value.name not in self.weights]
         if len(images) != 1:
@@ -140,7 +142,7 @@ class _Reader:
     def _unique(self, node: Any) -> str:
         """The node's name, or that of what it makes where it has none or another node has it."""
         name = str(node.name) or str(node.output[0])
-        return f"{name}/{node.output[0]}" if name in self.names else name
+        return f"{name}/{node.output[0]}" if name in self.places else name
 
     def _error(self, text: str) -> InputError:
         return InputError(f"{self.where}: node {self.name[:80]!r}: {text}")
@@ -155,10 +157,14 @@ class _Reader:
     def _ride(self, node: Any, read: str) -> None:
         maker = self.made[read]
         self.made.update(dict.fromkeys(node.output, maker))
-        if node.op_type.endswith("Normalization") and maker != IMAGE:
-            index = next(i for i, layer in enumerate(self.layers) if layer.name == maker)
-            found = self.layers[index]
-            self.layers[index] = MapLayer(**{**vars(found), "norms": found.norms + 2 * found.out[0]})
+        if maker == IMAGE:
+            return
+        index = self.places[maker]
+        layer = self.layers[index]
+        if node.op_type.endswith("Normalization"):
+            self.layers[index] = replace(layer, norms=layer.norms + 2 * layer.out[0])
+        elif node.op_type in _ACTIVATIONS:
+            self.layers[index] = replace(layer, activation=_ACTIVATIONS[node.op_type])
 
     def _weighted(self, node: Any, read: str) -> None:
         weights, bias = _WEIGHTS[node.op_type]
@@ -214,7 +220,7 @@ class _Reader:
             checked(out, f"{self.where}: node {self.name[:80]!r}"),
         )
         self.layers.append(MapLayer(self.name, does, sources, into, out, **geometry))
-        self.names.add(self.name)
+        self.places[self.name] = len(self.layers) - 1
         self.made.update(dict.fromkeys(node.output, self.name))
 
     def _size(self, tensor: str) -> Size:
