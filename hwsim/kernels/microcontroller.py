@@ -8,7 +8,7 @@ Cortex-M cores with the DSP extension multiply two pairs of 16-bit numbers in on
 (depthwise). `element` is what a result takes: requantisation, and the address arithmetic of a window. Narrower operands save no
 arithmetic by themselves, but loads, and several may share a product (arXiv:2407.18267): one exponent stands for that.
 Memory: `in_place` 1 where depthwise results overwrite their input (MCUNet, arXiv:2007.10319), `columns` windows kept widened
-to 16 bit (im2col), `sram` and `flash` bytes of runtime and code. Left out: caches and wait states, which are in the cycles.
+to 16 bit (im2col), `maps` what a byte of maps takes, `sram` and `flash` bytes of runtime and code. Left out: caches and wait states, which are in the cycles.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("layer", "", 3000.0, 0.0, 1e6, "cycles per layer"),
     Parameter("exponent", "", 0.0, 0.0, 1.0, "of bits over 8, for operands below 8 bit"),
     Parameter("in_place", "", 1.0, 0.0, 1.0, "1: depthwise results overwrite their input"),
+    Parameter("maps", "", 1.0, 1.0, 2.0, "bytes taken for a byte of maps: gaps of the allocator"),
     Parameter("columns", "", 2.0, 0.0, 8.0, "windows that are kept in 16 bit"),
     Parameter("sram", "B", 0.0, 0.0, 1e7, "runtime, stack, tables of tensors"),
     Parameter("flash", "B", 0.0, 0.0, 1e7, "code and the description of the network"),

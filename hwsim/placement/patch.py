@@ -54,7 +54,9 @@ def _held(op: MapOp, p: Mapping[str, float], summed: bool) -> MapOp:
     windows = 2.0 * p["columns"] * op.kernel[0] * op.kernel[1] * op.channels / op.groups
     buffer = windows if isinstance(op, Convolution) and op.kernel != (1, 1) else 0.0
     over = "channel" if op.kind == "depthwise" else "none" if summed or op.kind == "add" else "map"
-    return replace(op, held=op.held + p["sram"], buffer=buffer, written=over if p["in_place"] else "map")  # type: ignore[arg-type]
+    found = replace(op, buffer=buffer, written=over if p["in_place"] else "map")  # type: ignore[arg-type]
+    gaps = (p["maps"] - 1.0) * (found.workspace - buffer)
+    return replace(found, held=found.held + gaps + p["sram"])
 
 
 def patched(ops: Sequence[Op], device: Device, split: str = "auto", n: float = 0, clip: float = 1) -> list[Op]:

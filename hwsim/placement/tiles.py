@@ -142,7 +142,7 @@ def best_stage(ops: Sequence[MapOp], room: float, sizes: Iterable[int], clip: bo
     fitting = [stage for stage in tried if peaks[stage] <= room]
     if fitting:
         return min(fitting, key=lambda stage: (stage.macs - stage.base_macs, peaks[stage]))
-    return min(tried, key=lambda stage: peaks[stage], default=None)
+    return min(tried, key=lambda stage: (peaks[stage], stage.macs - stage.base_macs), default=None)
 
 
 def rest_peak(ops: Sequence[MapOp], stage: Stage) -> float:
