@@ -8,7 +8,8 @@ Cortex-M cores with the DSP extension multiply two pairs of 16-bit numbers in on
 (depthwise). `element` is what a result takes: requantisation, and the address arithmetic of a window. Narrower operands save no
 arithmetic by themselves, but loads, and several may share a product (arXiv:2407.18267): one exponent stands for that.
 Memory: `in_place` 1 where depthwise results overwrite their input (MCUNet, arXiv:2007.10319), `columns` windows kept widened
-to 16 bit (im2col), `maps` what a byte of maps takes, `sram` and `flash` bytes of runtime and code. Left out: caches and wait states, which are in the cycles.
+to 16 bit (im2col), `maps` what a byte of maps takes, `sram` and `flash` bytes of runtime and code. Left out: caches and wait
+states, which are in the cycles.
 """
 
 from __future__ import annotations

@@ -134,6 +134,8 @@ class _Reader:
         elif kind in _WHOLE:
             size = self._size(reads[0])
             self._append(node, "pool", reads[:1], size, self._size(node.output[0]), kernel=size[1:], stride=size[1:])
+        elif kind == "Transpose" and self.made[reads[0]] == IMAGE:
+            self._ride(node, reads[0])  # pixels in another order
         elif kind in _MOVES or (kind in _TWO and len({self.made[name] for name in reads}) > 1):
             self._together(node, _TWO.get(kind, "copy"), reads)
         else:
@@ -158,6 +160,7 @@ class _Reader:
         maker = self.made[read]
         self.made.update(dict.fromkeys(node.output, maker))
         if maker == IMAGE:
+            self.image = checked(self._size(node.output[0]), self.where)
             return
         index = self.places[maker]
         layer = self.layers[index]

@@ -70,6 +70,26 @@ def test_quantised_weights_are_found_behind_their_scales(tmp_path):
     assert load_convnet(saved(tmp_path, nodes, weights)).macs == 64 * 12
 
 
+def test_an_image_with_channels_last(tmp_path):
+    """TensorFlow's order of pixels is turned round before the first convolution; nothing moves for it."""
+    nodes = [helper.make_node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2]), conv("t", "w", "y")]
+    net = load_convnet(saved(tmp_path, nodes, [tensor("w", 4, 3, 1, 1)], (1, 8, 6, 3)))
+    assert net.image == (3, 8, 6)
+    assert [layer.kind for layer in net.layers] == ["pointwise"]
+
+
+def test_squeeze_and_excite_and_branches(tmp_path):
+    nodes = [
+        conv("x", "w", "a"), helper.make_node("GlobalAveragePool", ["a"], ["b"], name="mean"), conv("b", "v", "c"),
+        helper.make_node("Sigmoid", ["c"], ["d"]), helper.make_node("Mul", ["a", "d"], ["e"], name="gate"),
+        helper.make_node("Concat", ["e", "a"], ["y"], axis=1, name="join"),
+    ]  # fmt: skip
+    net = load_convnet(saved(tmp_path, nodes, [tensor("w", 4, 3, 1, 1), tensor("v", 4, 4, 1, 1)]))
+    assert [layer.kind for layer in net.layers] == ["pointwise", "pool", "dense", "mul", "copy"]
+    assert net.layers[-1].out == (8, 8, 8)
+    assert run(net, "stm32h743").latency_s > 0
+
+
 def test_an_open_batch_is_one(tmp_path):
     net = load_convnet(saved(tmp_path, [conv("x", "w", "y")], [tensor("w", 4, 3, 1, 1)], ("n", 3, 8, 8)))
     assert net.image == (3, 8, 8)
