@@ -12,7 +12,7 @@ from hwsim.lowering.convnet import ConvNet, lower_convnet
 from hwsim.op import Array
 from hwsim.placement import Policy, Row, place, read_policy
 from hwsim.placement.policy import rewriting
-from hwsim.trace import Trace
+from hwsim.trace import IMAGES, Trace
 
 
 def image_rows(
@@ -35,4 +35,4 @@ def run_images(
 ) -> Trace:  # fmt: skip
     """Simulate one pass; `tokens` of the trace are images. CapacityError when it does not fit."""
     trace = simulate(image_rows(net, device, policy, images, weights, activations), device)
-    return replace(trace, rows=tuple(replace(row, phase="images") for row in trace.rows), tokens=float(images))
+    return replace(trace, rows=tuple(replace(row, phase=IMAGES) for row in trace.rows), tokens=float(images))

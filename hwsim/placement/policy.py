@@ -230,8 +230,8 @@ def _arguments(text: str, make: Callable[..., Any], given: str, first: int = 0) 
     values: dict[str, Any] = {}
     for part in filter(None, given.split(",")):
         key, sign, value = part.partition("=")
-        if not sign and not values and _is_text(wanted, first := next(iter(wanted), "")):
-            key, sign, value = first, "=", part
+        if not sign and not values and _is_text(wanted, leading := next(iter(wanted), "")):
+            key, sign, value = leading, "=", part
         if not (sign and value) or key not in wanted:
             raise InputError(
                 f"policy {text[:60]!r}: {part[:40]!r}; accepted: {', '.join(f'{name}=VALUE' for name in wanted) or 'no argument'}"

@@ -148,3 +148,19 @@ def test_transformers_have_no_tiles():
 
     with pytest.raises(InputError, match="convolutional"):
         run("gpt2", "h100", policy="patch:auto")
+
+
+def test_memory_over_the_schedule_is_drawn():
+    """The figure's highest bar is the peak that the capacity check saw, and the report holds it."""
+    from hwsim.placement.capacity import footprint
+    from hwsim.report.html import html_report
+    from hwsim.report.memory import memory_caption, memory_figure
+
+    net, device = load_convnet("mobilenetv2:width=0.35,resolution=144"), load_device("stm32f746")
+    trace = run_images(net, device, "patch:b4,n=3")
+    peak = footprint(image_rows(net, device, "patch:b4,n=3"), device)[0, "sram"]["activations"]
+    figure = memory_figure(trace, device)
+    assert max(max(bars.y) for bars in figure.data) == peak
+    assert sum(len(bars.y) for bars in figure.data) == len(trace.rows) - 1
+    assert "327.7 kB" in memory_caption(trace, device)
+    assert "Memory over the schedule" in html_report([(trace, device)], "title", {})
