@@ -16,7 +16,7 @@ from hwsim.errors import InputError
 from hwsim.files import read_mapping
 from hwsim.formats import nbytes
 from hwsim.kernels.sets import KernelSet, kernel_sets
-from hwsim.lowering.convnet import ConvNet
+from hwsim.lowering.convnet import ConvNet, lower_convnet
 from hwsim.lowering.convnet_file import is_convnet, read_convnet
 from hwsim.lowering.model import Model
 
@@ -340,6 +340,7 @@ def _describe_model(model: Model) -> dict[str, Any]:
 
 
 def _describe_convnet(net: ConvNet) -> dict[str, Any]:
+    peak = max(float(op.workspace) for op in lower_convnet(net))  # in 8 bit, every result a map of its own
     layers = [
         {"name": layer.name, "kind": layer.kind, "into": list(layer.into), "out": list(layer.out), "kernel": list(layer.kernel),
          "stride": list(layer.stride), "groups": layer.groups, "macs": layer.macs, "parameters": layer.parameters}
@@ -347,6 +348,7 @@ def _describe_convnet(net: ConvNet) -> dict[str, Any]:
     ]  # fmt: skip
     return {
         "model": net.name, "parameters": net.parameters, "active_parameters": net.parameters, "kv_bytes_per_token": 0,
-        "macs": net.macs, "image": list(net.image), "num_layers": len(net.layers), "layers": layers, "source": net.source,
-        "notes": list(net.notes),
+        "macs": net.macs,
+        "peak_activation_bytes": peak, "image": list(net.image), "num_layers": len(net.layers), "layers": layers,
+        "source": net.source, "notes": list(net.notes),
     }  # fmt: skip

@@ -1,6 +1,6 @@
 """models/*.yaml of convolutional networks -> layers, at any width and resolution.
 
-A file lists `layers`, each a mapping whose first word says what it is, with the number of filters:
+A file lists `layers`, each a mapping in which one word says what it is, with the number of filters:
 
     conv, depthwise, pointwise, dense, maxpool, mean, inverted, separable, basic
 
@@ -68,9 +68,10 @@ class _Builder:
 
     def block(self, raw: Any, where: str) -> None:
         """The layers of one entry, repeated as it says."""
-        kind = next(iter(raw), None) if isinstance(raw, dict) else None
-        if kind not in BLOCKS:
-            raise InputError(f"{where}: {str(raw)[:40]!r}; accepted: a mapping that begins with one of {', '.join(BLOCKS)}")
+        kinds = [key for key in raw if key in BLOCKS] if isinstance(raw, dict) else []
+        if len(kinds) != 1:
+            raise InputError(f"{where}: {str(raw)[:40]!r}; accepted: a mapping with one of {', '.join(BLOCKS)}")
+        kind = kinds[0]
         options = {key: value for key, value in raw.items() if key != kind}
         for key in options:
             if key not in _OPTIONS:

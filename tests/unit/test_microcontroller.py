@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import os
+from pathlib import Path
+from statistics import fmean
+
 import pytest
 
-from hwsim.catalogue import load_convnet, load_device
+from hwsim.catalogue import load_convnet, load_device, root
 from hwsim.cost import price
 from hwsim.cost.microcontroller import engine_of
 from hwsim.errors import CapacityError
@@ -75,3 +80,53 @@ def test_what_does_not_fit_is_refused():
 def test_energy_is_the_boards_power():
     trace = run_images(load_convnet("ds-cnn"), load_device("nucleo-l4r5zi"))
     assert trace.energy_j == pytest.approx(0.052 * trace.latency_s)
+
+
+MEASURED = Path(os.environ.get("HWSIM_DATA", root("models").parent.parent / "shared" / "data")) / "measured"
+ENGINES = {"TinyEngine": "tinyengine", "CMSIS-NN": "cmsis", "X-CUBE-AI": "xcube", "TFLite-Micro": "tflm"}
+NETWORKS = {
+    "mcunet-in0": "mcunet-in0", "mcunet-in3": "mcunet-in3", "proxyless-w0.3-r64": "proxylessnas:width=0.3,resolution=64",
+    "mbv2-w0.3-r64": "mobilenetv2:width=0.3,resolution=64",
+}  # fmt: skip
+TASKS = {"ic": "resnet-8", "vww": "mobilenetv1-0.25", "kws": "ds-cnn", "ad": "autoencoder"}
+SUBMITTED = {  # board and engine of MLPerf Tiny v1.0
+    "microtvm_cmsis_nn/NUCLEO_L4R5ZI": ("nucleo-l4r5zi", "cmsis"), "NUCLEO_L4R5ZI": ("nucleo-l4r5zi-1v8", "xcube"),
+    "NUCLEO-H7A3ZI-Q": ("nucleo-h7a3zi-q", "xcube"),
+}  # fmt: skip
+
+
+def rows_of(table: str) -> list[dict[str, str]]:
+    path = MEASURED / table
+    if not path.is_file():
+        pytest.skip(f"no {path}; set HWSIM_DATA to the folder that holds measured/")
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def seconds(network: str, arch: str, stack: str) -> float:
+    return run_images(load_convnet(network), load_device(arch).with_stack(stack)).latency_s
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_latency_of_engines_is_the_measured_one_within_15_percent(engine):
+    rows = [row for row in rows_of("mcu_tinyengine.csv") if row["engine"].startswith(engine) and row["model"] in NETWORKS]
+    errors = [seconds(NETWORKS[row["model"]], "stm32h743", ENGINES[engine]) / float(row["latency_s"]) - 1 for row in rows]
+    assert len(errors) == 4
+    assert fmean(map(abs, errors)) < 0.15
+
+
+@pytest.mark.parametrize("system", SUBMITTED)
+def test_latency_and_energy_of_mlperf_tiny_within_15_percent(system):
+    arch, stack = SUBMITTED[system]
+    submitter = "OctoML" if system.startswith("micro") else "STMicroelectronics"
+    found = [
+        row for row in rows_of("mlperf_tiny.csv")
+        if (row["round"], row["system"], row["submitter"]) == ("v1.0", system, submitter) and row["benchmark"] in TASKS
+    ]  # fmt: skip
+    ours = {
+        row["benchmark"]: run_images(load_convnet(TASKS[row["benchmark"]]), load_device(arch).with_stack(stack)) for row in found
+    }
+    assert len(ours) == 4
+    assert fmean(abs(ours[row["benchmark"]].latency_s / float(row["latency_s"]) - 1) for row in found) < 0.15
+    metered = [row for row in found if row["energy_per_inf_uj"]]
+    assert fmean(abs(ours[row["benchmark"]].energy_j * 1e6 / float(row["energy_per_inf_uj"]) - 1) for row in metered) < 0.15
