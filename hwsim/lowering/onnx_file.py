@@ -62,12 +62,22 @@ def _inferred(path: Path) -> Any:
         graph = model.graph
         if len(graph.node) > MAX_NODES:
             raise InputError(f"{path}: {len(graph.node)} nodes; accepted: at most {MAX_NODES}")
+        _check_operators(graph, str(path))
+        del model.functions[:]  # of the file's own; operators that are read need none, and functions that call functions explode
         for tensor in graph.initializer:
             _without_values(tensor)
         _open_batch(graph, str(path))
         return onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     except (DecodeError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
         raise InputError(f"{path}: not a readable ONNX model: {' '.join(str(error).split())[:160]}") from error
+
+
+def _check_operators(graph: Any, where: str) -> None:
+    """Before shapes are inferred, so that nothing unknown is looked into."""
+    for node in graph.node:
+        if node.op_type not in _KNOWN or not node.output:
+            name, known = str(node.name or next(iter(node.output), "")), ", ".join(sorted(_KNOWN))
+            raise InputError(f"{where}: node {name[:80]!r}: operator {node.op_type[:40]} is not modelled; accepted: {known}")
 
 
 def _check_file(path: Path) -> None:
@@ -123,8 +133,6 @@ class _Reader:
         kind = node.op_type
         reads = [name for name in node.input if name in self.made]
         self.name = self._unique(node)
-        if kind not in _KNOWN:
-            raise self._error(f"operator {kind[:40]} is not modelled; accepted: {', '.join(sorted(_KNOWN))}")
         if kind in _SHAPES or not reads:
             self._constant(node)
         elif kind in _WEIGHTS:

@@ -127,6 +127,29 @@ def test_files_that_are_none(tmp_path, data):
         load_convnet(str(tmp_path / "absent.onnx"))
 
 
+def test_functions_of_the_file_are_not_expanded(tmp_path):
+    """Thirty functions that each call the next one twice would be a billion nodes."""
+    path = Path(saved(tmp_path, [conv("x", "w", "y")], [tensor("w", 4, 3, 1, 1)]))
+    model = onnx.load_model_from_string(path.read_bytes())
+    for index in range(30):
+        calls = [helper.make_node(f"f{index + 1}", ["a"], [f"b{turn}"], domain="own") for turn in range(2)]
+        opsets = [helper.make_opsetid("own", 1)]
+        model.functions.append(helper.make_function("own", f"f{index}", ["a"], ["b1"], calls, opsets))
+    path.write_bytes(model.SerializeToString())
+    assert load_convnet(str(path)).macs == 64 * 12
+    model.graph.node.append(helper.make_node("f0", ["y"], ["z"], domain="own", name="bomb"))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match="bomb"):
+        load_convnet(str(path))
+
+
+@pytest.mark.parametrize("shape", [[2**40], [10**9, 10**9]])
+def test_constants_of_any_size_are_not_built(tmp_path, shape):
+    given = onnx.numpy_helper.from_array(np.array(shape, np.int64), "s")
+    nodes = [helper.make_node("ConstantOfShape", ["s"], ["c"]), conv("x", "w", "y")]
+    assert load_convnet(saved(tmp_path, nodes, [given, tensor("w", 4, 3, 1, 1)])).macs == 64 * 12
+
+
 def test_external_data_is_never_opened(tmp_path):
     weight = tensor("w", 4, 3, 1, 1)
     weight.ClearField("raw_data")
