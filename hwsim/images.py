@@ -33,6 +33,11 @@ def run_images(
     net: ConvNet, device: Device, policy: str | Policy | None = None, images: int = 1, weights: str | None = None,
     activations: str | None = None,
 ) -> Trace:  # fmt: skip
-    """Simulate one pass; `tokens` of the trace are images. CapacityError when it does not fit."""
+    """Simulate one pass; `tokens` of the trace are images, and it is marked with the most bytes of maps alive at once.
+
+    CapacityError when it does not fit.
+    """
     trace = simulate(image_rows(net, device, policy, images, weights, activations), device)
-    return replace(trace, rows=tuple(replace(row, phase=IMAGES) for row in trace.rows), tokens=float(images))
+    peak = max(row.alive for row in trace.rows)
+    rows = tuple(replace(row, phase=IMAGES) for row in trace.rows)
+    return replace(trace, rows=rows, tokens=float(images), marks={"peak_activation_bytes": peak})

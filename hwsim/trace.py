@@ -167,6 +167,7 @@ class Trace:
             "stage",
             "precision",
             "method",
+            "alive",
         )
         return {
             "model": self.model, "arch": self.arch, "latency_s": self.latency_s, "energy_j": self.energy_j,

@@ -160,7 +160,7 @@ def test_memory_over_the_schedule_is_drawn():
     trace = run_images(net, device, "patch:b4,n=3")
     peak = footprint(image_rows(net, device, "patch:b4,n=3"), device)[0, "sram"]["activations"]
     figure = memory_figure(trace, device)
-    assert max(max(bars.y) for bars in figure.data) == peak
+    assert max(max(bars.y) for bars in figure.data) == peak == trace.marks["peak_activation_bytes"]
     assert sum(len(bars.y) for bars in figure.data) == len(trace.rows) - 1
     assert "327.7 kB" in memory_caption(trace, device)
     assert "Memory over the schedule" in html_report([(trace, device)], "title", {})
