@@ -4,8 +4,10 @@ from .engine import estimate, simulate
 from .errors import HwsimError
 from .job import Job, run
 from .lowering.batch import decode, mixed, prefill
+from .lowering.convnet import ConvNet
 from .lowering.model import Model
 from .lowering.transformer import lower
+from .mixed import quantmcu
 from .op import Op
 from .placement import parallelize, place
 from .reproduce import check
@@ -13,6 +15,7 @@ from .serving import Requests, Served, Service, read_trace, serve
 from .trace import Trace
 
 __all__ = [
+    "ConvNet",
     "Device",
     "HwsimError",
     "Job",
@@ -32,6 +35,7 @@ __all__ = [
     "parallelize",
     "place",
     "prefill",
+    "quantmcu",
     "read_trace",
     "run",
     "serve",

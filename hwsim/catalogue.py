@@ -16,8 +16,11 @@ from hwsim.errors import InputError
 from hwsim.files import read_mapping
 from hwsim.formats import nbytes
 from hwsim.kernels.sets import KernelSet, kernel_sets
+from hwsim.lowering.convnet import ConvNet, lower_convnet
+from hwsim.lowering.convnet_file import is_convnet, read_convnet
 from hwsim.lowering.model import Model
 
+Network = Model | ConvNet
 _SYSTEM = re.compile(r"([1-9]\d{0,5})x-(.+)")
 _WORDS = frozenset({"name", "description", "generation", "aliases", "source"})
 _PROVENANCE = ("source", "fitted", "assumed")
@@ -80,7 +83,7 @@ def known_device(name: str) -> Device | None:
 def known_model(name: str) -> Model | None:
     """A network of models/ by name or alias, never by path, for names that a stranger wrote; None for one not known."""
     path = _known_file("models", name)
-    return _read_model(path) if path else None
+    return _read_model(path) if path and not is_convnet(read_mapping(path)) else None
 
 
 def load_device(name: str | Path) -> Device:
@@ -113,7 +116,8 @@ def _read_device(path: Path) -> Device:
 def _kernels_of(plain: Mapping[str, Any], where: str) -> Mapping[str, tuple[KernelSet, ...]]:
     """Kernel models for devices whose units are priced by them, a device's own before those of its generation."""
     units = plain.get("units")
-    asked = isinstance(units, dict) and any(isinstance(unit, dict) and unit.get("cost") == "gpu" for unit in units.values())
+    priced = ("gpu", "microcontroller")
+    asked = isinstance(units, dict) and any(isinstance(unit, dict) and unit.get("cost") in priced for unit in units.values())
     shared = _kernels(str(plain.get("generation", ""))) if asked else {}
     own = plain.get("kernels", {})
     if not isinstance(own, dict):
@@ -235,9 +239,47 @@ def _own_provenance(value: Mapping[str, Any], here: str, where: str) -> str:
     return f"{'' if kinds[0] == 'source' else kinds[0] + ': '}{value[kinds[0]]}{tail}"
 
 
-def load_model(name: str | Path) -> Model:
-    """A network by name ("mixtral-8x7b"), alias, or file: a Hugging Face config.json, unchanged, or a models/*.yaml."""
-    return _read_model(find("models", str(name)))
+def load_model(name: str | Path) -> Network:
+    """A network by name ("mixtral-8x7b"), alias, or file: a Hugging Face config.json, unchanged, a models/*.yaml, or an .onnx.
+
+    Convolutional networks of models/ come in any width and resolution: "mobilenetv2:width=0.35,resolution=144".
+    """
+    plain, changes = _variant(str(name))
+    if plain.lower().endswith(".onnx"):
+        from hwsim.lowering.onnx_file import read_onnx
+
+        return read_onnx(Path(plain))
+    path = find("models", plain)
+    raw = read_mapping(path)
+    if is_convnet(raw):
+        return read_convnet(raw, f"{path.stem}{str(name)[len(plain) :]}", str(path), changes)
+    if changes:
+        raise InputError(f"models: {str(name)[:80]!r}: {path.stem} is no convolutional network; accepted: {plain}")
+    return _read_model(path)
+
+
+def _variant(name: str) -> tuple[str, dict[str, float]]:
+    """ "mobilenetv2:width=0.35" -> ("mobilenetv2", {"width": 0.35})."""
+    found = re.fullmatch(r"(.+?):((?:\w+=\d*\.?\d+,?)+)", name)
+    if found is None:
+        return name, {}
+    return found[1], {key: float(value) for key, value in re.findall(r"(\w+)=(\d*\.?\d+)", found[2])}
+
+
+def load_transformer(name: str | Path) -> Model:
+    """A transformer by name or file. InputError for another kind of network."""
+    found = load_model(name)
+    if isinstance(found, Model):
+        return found
+    raise InputError(f"model: {found.name} is a convolutional network; accepted: a transformer")
+
+
+def load_convnet(name: str | Path) -> ConvNet:
+    """A convolutional network by name or file. InputError for another kind of network."""
+    found = load_model(name)
+    if isinstance(found, ConvNet):
+        return found
+    raise InputError(f"model: {found.name} is a transformer; accepted: a convolutional network")
 
 
 def _read_model(path: Path) -> Model:
@@ -250,12 +292,17 @@ def _read_model(path: Path) -> Model:
 
 def describe(name: str) -> dict[str, Any]:
     """Every number of a model or device by name or file, with its source: the JSON document of `hwsim show`."""
-    return _describe_device(load_device(name)) if _is_device(name) else _describe_model(load_model(name))
+    if _is_device(name):
+        return _describe_device(load_device(name))
+    found = load_model(name)
+    return _describe_model(found) if isinstance(found, Model) else _describe_convnet(found)
 
 
 def _is_device(name: str) -> bool:
     """A name is looked up in arch/ first; a YAML file is a device when it has what only devices have."""
-    plain = _SYSTEM.sub(r"\2", name)
+    plain = _variant(_SYSTEM.sub(r"\2", name))[0]
+    if plain.lower().endswith(".onnx"):
+        return False
     if _is_path(plain):
         return not plain.endswith(".json") and not {"units", "memories", "extends"}.isdisjoint(read_mapping(Path(plain)))
     known = [*names("arch"), *_aliases("arch")]
@@ -289,4 +336,19 @@ def _describe_model(model: Model) -> dict[str, Any]:
         "kv_bytes_per_token": per_token, "num_layers": model.num_layers, "hidden": model.hidden, "vocab": model.vocab,
         "tied": model.tied, "max_context": model.max_context, "precision": asdict(model.precision), "layers": layers,
         "source": model.source, "notes": list(model.notes),
+    }  # fmt: skip
+
+
+def _describe_convnet(net: ConvNet) -> dict[str, Any]:
+    peak = max(float(op.workspace) for op in lower_convnet(net))  # in 8 bit, every result a map of its own
+    layers = [
+        {"name": layer.name, "kind": layer.kind, "into": list(layer.into), "out": list(layer.out), "kernel": list(layer.kernel),
+         "stride": list(layer.stride), "groups": layer.groups, "macs": layer.macs, "parameters": layer.parameters}
+        for layer in net.layers
+    ]  # fmt: skip
+    return {
+        "model": net.name, "parameters": net.parameters, "active_parameters": net.parameters, "kv_bytes_per_token": 0,
+        "macs": net.macs,
+        "peak_activation_bytes": peak, "image": list(net.image), "num_layers": len(net.layers), "layers": layers,
+        "source": net.source, "notes": list(net.notes),
     }  # fmt: skip

@@ -38,6 +38,7 @@ class Run(_Data):
     kv: str | None = None
     routing: str = "uniform"
     seed: int | None = None
+    stack: str | None = None
     host: str | None = None
     quirks: Literal["none", "as-published"] | None = None
     policy: str | None = None

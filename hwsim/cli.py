@@ -39,7 +39,7 @@ app = typer.Typer(
 )
 
 ModelArg = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A name of `hwsim list models`, or a config.json.", show_default=False)
+    str, typer.Argument(metavar="MODEL", help="A name of `hwsim list models`, a config.json or an .onnx.", show_default=False)
 ]
 ArchArg = Annotated[
     str, typer.Argument(metavar="ARCH", help="A name of `hwsim list arch`, a file, or 4x-NAME.", show_default=False)

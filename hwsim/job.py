@@ -5,6 +5,7 @@ Phases
 - decode: one token for each of `batch` sequences with `prompt` tokens in the cache.
 - generate: prefill, then `output` - 1 decode steps over growing contexts; TTFT, TPOT (mean time per output token) and all.
 - mixed: any (new tokens, context) per sequence in one pass, as continuous batching makes them.
+A convolutional network has no phases: it sees a batch of images in one pass.
 
 Decode steps of a generation are priced in one broadcast call where no two ops draw on one memory at once (then that is exact, see
 engine/estimate.py), and simulated step by step otherwise. With a seed, expert choice is drawn once a step and kind of layer.
@@ -20,14 +21,16 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from hwsim.catalogue import load_device, load_model
+from hwsim.catalogue import Network, load_device, load_model, load_transformer
 from hwsim.device import Compression, Device, Quirks
 from hwsim.engine import Estimate, estimate, simulate
 from hwsim.engine.record import delayed, summed
 from hwsim.errors import InputError
 from hwsim.formats import bits
 from hwsim.host import Host, launches, load_host
+from hwsim.images import run_images
 from hwsim.lowering.batch import Batch, decode, mixed, prefill, sequences, tokens
+from hwsim.lowering.convnet import ConvNet
 from hwsim.lowering.model import Model, Precision, Sparsity
 from hwsim.lowering.moe import Routing, read_routing
 from hwsim.lowering.published import as_published
@@ -109,7 +112,7 @@ def _whole(name: str, value: object, least: int, most: int) -> None:
         raise InputError(f"{name}: {value!r}; accepted: a whole number from {least} to {most}")
 
 
-def run(model: Model | str, device: Device | str, job: Job | None = None, **changes: object) -> Trace:
+def run(model: Network | str, device: Device | str, job: Job | None = None, **changes: object) -> Trace:
     """Simulate `job` (or Job(**changes)) of `model` on `device`; names and files are loaded.
 
     Raises InputError for what is not understood, CapacityError when it does not fit, PlacementError when a unit is missing.
@@ -117,6 +120,9 @@ def run(model: Model | str, device: Device | str, job: Job | None = None, **chan
     model = load_model(model) if isinstance(model, str) else model
     device = load_device(device) if isinstance(device, str) else device
     job = replace(job or Job(), **changes)  # type: ignore[arg-type]
+    if isinstance(model, ConvNet):
+        trace = run_images(model, job.configured(device), job.policy, job.batch, job.weights, job.activations)
+        return replace(trace, model=model.name, arch=device.name, notes=model.notes)
     context = Context(model, job.configured(device), job)
     trace = context.generate() if job.phase == "generate" else context.one_pass()
     return replace(trace, model=model.name, arch=device.name, notes=(*model.notes, *context.notes(trace)))
@@ -127,7 +133,7 @@ def estimated(model: Model | str, device: Device | str, batch: Batch, job: Job |
 
     With `draws` (and a seed) expert choice is drawn so many times, and latency and energy are arrays over the draws.
     """
-    model = load_model(model) if isinstance(model, str) else model
+    model = load_transformer(model) if isinstance(model, str) else model
     device = load_device(device) if isinstance(device, str) else device
     job = job or Job()
     context = Context(model, job.configured(device), job)
@@ -141,7 +147,7 @@ class Context:
         self.model, self.device, self.job = model, device, job
         policy = job.policy or device.policy
         self.policy = read_policy(policy) if isinstance(policy, str) else policy
-        self.rewritten = rewriting(policy)
+        self.rewritten = rewriting(policy, device)
         self.speculation: Speculation | None = getattr(self.policy, "speculation", None)
         self.kept = self.speculation.accepted if self.speculation else 1.0
         plan = job.parallel or plan_of(policy) or device.parallel

@@ -559,3 +559,121 @@ class Load(Op):
     def launches(self) -> int:
         """None: no kernel."""
         return 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MapOp(Op):
+    """An op on feature maps: `inputs` maps of `channels` x `rows` x `columns` in, `filters` x `rows_out` x `columns_out` out.
+
+    Every result sees a window of `kernel` (rows, columns) pixels of its group's channels, moved by `stride`; a dense layer is a
+    window on a map of one pixel. `padding` is (top, bottom, left, right), and what lies outside is not computed with less work.
+    `source` names the op that makes the map it reads ("" for the image), `joined` the one of a second map. While it runs,
+    `held` bytes of other maps and of the runtime are alive besides its own, and `buffer` bytes of its kernel. Its result is a map
+    of its own, overwrites its input by way of one `channel`, or goes into a map that is alive anyway ("none").
+    """
+
+    images: Array = 1.0
+    channels: Array
+    rows: Array
+    columns: Array
+    filters: Array
+    rows_out: Array
+    columns_out: Array
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    groups: int = 1
+    inputs: int = 1
+    source: str = ""
+    joined: str = ""
+    activations: str = "int8"
+    stream: str = "int8"
+    held: Array = 0.0
+    buffer: Array = 0.0
+    written: Literal["map", "channel", "none"] = "map"
+
+    @property
+    def precision(self) -> str:
+        """The wider of what is read and what is written."""
+        return multiplied_in(self.activations, self.stream)
+
+    @property
+    def results(self) -> Array:
+        """Elements of the map that is written."""
+        return self.images * self.filters * self.rows_out * self.columns_out
+
+    @property
+    def ops(self) -> Array:
+        """One for every pixel that a result sees."""
+        return self.results * self.kernel[0] * self.kernel[1] * self.inputs
+
+    @property
+    def input_bytes(self) -> Array:
+        """Bytes of the maps that are read."""
+        return self.images * self.inputs * self.channels * self.rows * self.columns * nbytes(self.activations)
+
+    @property
+    def output_bytes(self) -> Array:
+        """Bytes of the map that is written."""
+        return self.results * nbytes(self.stream)
+
+    @property
+    def bytes(self) -> Mapping[str, Array]:
+        """Maps in and out, once."""
+        return {"activations": self.input_bytes + self.output_bytes}
+
+    @property
+    def workspace(self) -> Array:
+        """Input, output unless it overwrites another map, and what else is alive."""
+        channels = {"map": 1.0, "channel": 1.0 / self.filters, "none": 0.0}[self.written]
+        return self.input_bytes + self.output_bytes * channels + self.held + self.buffer
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Convolution(MapOp):
+    """A convolution, depthwise where every channel is a group, or a dense layer; 2 operations for each weight and result.
+
+    `weights` of `weight_count` elements, `stored` bytes beside them (biases, scales, the code of the runtime); `tied` weights
+    are resident with another op that uses the same ones (tiles of one map).
+    """
+
+    math: ClassVar[Math] = "matmul"
+
+    weights: str = "int8"
+    stored: Array = 0.0
+    tied: bool = False
+
+    @property
+    def weight_count(self) -> Array:
+        """Weights of all filters."""
+        return self.filters * self.kernel[0] * self.kernel[1] * self.channels / self.groups
+
+    @property
+    def macs(self) -> Array:
+        """Multiply-accumulates."""
+        return self.images * self.rows_out * self.columns_out * self.weight_count
+
+    @property
+    def ops(self) -> Array:
+        """Two for each multiply-accumulate."""
+        return 2.0 * self.macs
+
+    @property
+    def bit_operations(self) -> Array:
+        """BitOPs: multiply-accumulates x bits of the weights x bits of the map that is read."""
+        return self.macs * nbytes(self.weights) * nbytes(self.activations) * 64.0
+
+    @property
+    def bytes(self) -> Mapping[str, Array]:
+        """Weights once, maps in and out once."""
+        return {"weights": self.weight_count * nbytes(self.weights), "activations": self.input_bytes + self.output_bytes}
+
+    @property
+    def resident(self) -> Mapping[str, Array]:
+        """The weights and what is stored beside them."""
+        return {"weights": 0.0 if self.tied else self.weight_count * nbytes(self.weights) + self.stored}
+
+    @property
+    def precision(self) -> str:
+        """The wider of the two operands."""
+        return multiplied_in(self.weights, self.activations)

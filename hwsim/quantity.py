@@ -128,12 +128,12 @@ def _short(value: object) -> str:
 
 # Units that claims print, in the words of papers; everything else is parsed like any quantity.
 _PRINTED = {
-    "": 1.0, "x": 1.0, "ratio": 1.0, "fraction": 1.0, "bool": 1.0, "count": 1.0, "cycles": 1.0, "%": 0.01,
-    "billion": 1e9, "G": 1e9, "million": 1e6, "trillion": 1e12, "k$": 1e3, "M$": 1e6,
+    "": 1.0, "x": 1.0, "ratio": 1.0, "fraction": 1.0, "bool": 1.0, "count": 1.0, "cycles": 1.0, "%": 0.01, "MMAC/s": 1e6,
+    "billion": 1e9, "G": 1e9, "million": 1e6, "M": 1e6, "trillion": 1e12, "k$": 1e3, "M$": 1e6,
 }  # fmt: skip
 _COUNTED = (
     "tokens", "token", "requests", "parameters", "count", "SMs", "links", "sequences", "batch", "USD",
-    "DSP48E2", "URAM", "BRAM36",
+    "DSP48E2", "URAM", "BRAM36", "inf", "pixels", "blocks",
 )  # fmt: skip
 _ALIASES = {"KB": "kB", "Op/B": "op/B", "mm2": "mm**2", "TFLOPS": "TFLOP/s"}
 

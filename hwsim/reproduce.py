@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hwsim.catalogue import load_model, names, root
+from hwsim.catalogue import load_convnet, load_model, load_transformer, names, root
 from hwsim.claim import Claim, ClaimsFile, Run
 from hwsim.device import validated
 from hwsim.errors import HwsimError, InputError
@@ -31,11 +31,12 @@ Measure = Callable[[Run], float | Sequence[float]]
 
 _OF_MODEL: Mapping[str, Measure] = {
     "parameters": lambda r: float(load_model(r.model).parameters),
-    "active_parameters": lambda r: float(load_model(r.model).active_parameters),
+    "active_parameters": lambda r: float(load_transformer(r.model).active_parameters),
+    "macs": lambda r: float(load_convnet(r.model).macs),
     "kv_bytes_per_token": lambda r: (
-        load_model(r.model).kv_elements_per_token() * nbytes(r.kv or load_model(r.model).precision.kv)
+        load_transformer(r.model).kv_elements_per_token() * nbytes(r.kv or load_transformer(r.model).precision.kv)
     ),
-    "weight_bytes": lambda r: load_model(r.model).parameters * nbytes(r.weights or load_model(r.model).precision.stream),
+    "weight_bytes": lambda r: load_model(r.model).parameters * nbytes(r.weights or load_transformer(r.model).precision.stream),
 }
 _UNITS = {"latency_s": "s", "ttft_s": "s", "tpot_s": "s", "energy_j": "J", "kv_bytes_per_token": "B", "weight_bytes": "B"}
 _OF_TRACE = ("latency_s", "energy_j", "tokens_per_s", "ttft_s", "tpot_s")

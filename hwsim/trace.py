@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 STATIC = "static"  # name, kind and unit of the row that holds idle power
 HOST = "host"  # name, kind and unit of the row that holds waiting for the software
+IMAGES = "images"  # phase of a pass over images
 SHARED = "shared"  # bound of a row that others slowed down
 
 
@@ -28,7 +29,8 @@ SHARED = "shared"  # bound of a row that others slowed down
 class TraceRow:
     """One op on one unit. `bytes` per memory, `operands` per operand, `joules` per component; all totals.
 
-    `lanes` are busy seconds of the instruction units of a row that is a program, all repetitions included.
+    `lanes` are busy seconds of the instruction units of a row that is a program, all repetitions included; `alive` are bytes of
+    activations in one device's memory while the row runs.
 
     Devices of a stage that do different work (expert-parallel ranks) have rows of their own; `stands_for` is their part of it.
     """
@@ -58,6 +60,7 @@ class TraceRow:
     block_start_s: float = 0.0
     block_end_s: float = 0.0
     lanes: Mapping[str, float] = field(default_factory=dict)
+    alive: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -166,6 +169,7 @@ class Trace:
             "stage",
             "precision",
             "method",
+            "alive",
         )
         return {
             "model": self.model, "arch": self.arch, "latency_s": self.latency_s, "energy_j": self.energy_j,

@@ -102,7 +102,7 @@ def _row(
         bound=_bound(cost.method, end - start, 4 * math.ulp(end), fixed, compute, memory), fixed_s=fixed, compute_s=compute,
         memory_s=memory, block=op.block, repeat=op.repeat * points, steps=points, stage=op.stage, rank=op.rank,
         stands_for=op.stands_for, precision=op.precision, method=cost.method, block_start_s=block[0], block_end_s=block[1],
-        lanes={name: total(value * scale) for name, value in cost.lanes.items()},
+        lanes={name: total(value * scale) for name, value in cost.lanes.items()}, alive=float(np.max(op.workspace)),
     )  # fmt: skip
 
 

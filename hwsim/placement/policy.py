@@ -167,7 +167,7 @@ def read_policy(text: str) -> Policy:
     """Read "fastest", "op-b:ridge=32" or "pin:unit=xpu": NAME[:KEY=VALUE,...].
 
     NAME is a function that returns a Policy, of this file, or (written FILE.NAME) of another file of this folder; hyphens stand
-    for underscores, KEY=VALUE are its arguments. InputError lists what there is.
+    for underscores, KEY=VALUE are its arguments, a first VALUE alone ("patch:auto") is that of the first. InputError lists all.
     """
     name, _, given = text.partition(":")
     make = _named(name) if re.fullmatch(r"[\w-]+(\.[\w-]+)?", name) else None
@@ -182,15 +182,19 @@ def plan_of(policy: str | Policy) -> str | None:
     return found
 
 
-def rewriting(policy: str | Policy) -> Callable[[list[Op]], list[Op]]:
+def rewriting(policy: str | Policy, device: Device) -> Callable[[list[Op]], list[Op]]:
     """What a policy does to the whole list of ops before it places them; nothing for most.
 
-    A function of `REWRITES` of its file, which takes the arguments of the policy.
+    A function of `REWRITES` of its file, which takes the arguments of the policy, or of `PLANS_FOR`, which sees the device too.
     """
+    _, _, given = str(policy).partition(":")
+    planned: Callable[..., list[Op]] | None = _beside(policy, "PLANS_FOR")
+    if planned is not None:
+        arguments = _arguments(str(policy), planned, given, first=2)
+        return lambda ops: planned(ops, device, **arguments)
     found: Callable[..., list[Op]] | None = _beside(policy, "REWRITES")
     if found is None:
         return lambda ops: ops
-    _, _, given = str(policy).partition(":")
     return partial(found, **_arguments(str(policy), found, given, first=1))
 
 
@@ -198,16 +202,26 @@ def _beside(policy: str | Policy, table: str) -> Any:
     """What a table of its file says of a policy that is named; None for a function."""
     if not isinstance(policy, str):
         return None
-    file, _, function = policy.partition(":")[0].replace("-", "_").rpartition(".")
-    return getattr(import_module(f"hwsim.placement.{file or Path(__file__).stem}"), table, {}).get(function)
+    file, function = _file_of(policy.partition(":")[0])
+    return getattr(import_module(f"hwsim.placement.{file}"), table, {}).get(function) if _is_file(file) else None
+
+
+def _file_of(name: str) -> tuple[str, str]:
+    """FILE.NAME as both; a NAME alone is of this file, or of the file that is named like it."""
+    file, _, function = name.replace("-", "_").rpartition(".")
+    own = Path(__file__).stem
+    return (file or (own if function in globals() or not _is_file(function) else function)), function
+
+
+def _is_file(stem: str) -> bool:
+    return bool(re.fullmatch(r"[a-z_]+", stem)) and Path(__file__).with_name(f"{stem}.py").is_file()
 
 
 def _named(name: str) -> Callable[..., Policy] | None:
-    file, _, function = name.replace("-", "_").rpartition(".")
-    path = Path(__file__).with_name(f"{file or Path(__file__).stem}.py")
-    if not re.fullmatch(r"[a-z_]*", file) or not path.is_file():
+    file, function = _file_of(name)
+    if not _is_file(file):
         return None
-    found = getattr(import_module(f"hwsim.placement.{path.stem}"), function, None)
+    found = getattr(import_module(f"hwsim.placement.{file}"), function, None)
     return found if _makes_a_policy(found) and not function.startswith(("_", "read_")) else None
 
 
@@ -224,7 +238,7 @@ def _all_policies() -> list[str]:
         for name, value in vars(import_module(f"hwsim.placement.{file}")).items():
             if _makes_a_policy(value) and value.__module__.endswith(f".{file}") and not name.startswith(("_", "read_")):
                 arguments = ",".join(f"{key}=..." for key in inspect.signature(value).parameters)
-                prefix = "" if file == here else f"{file}."
+                prefix = "" if file in (here, name) else f"{file}."
                 found.append(f"{prefix}{name}".replace("_", "-") + (f":{arguments}" if arguments else ""))
     return found
 
@@ -235,15 +249,21 @@ def _arguments(text: str, make: Callable[..., Any], given: str, first: int = 0) 
     values: dict[str, Any] = {}
     for part in filter(None, given.split(",")):
         key, sign, value = part.partition("=")
+        if not sign and not values and _is_text(wanted, leading := next(iter(wanted), "")):
+            key, sign, value = leading, "=", part
         if not (sign and value) or key not in wanted:
             raise InputError(
                 f"policy {text[:60]!r}: {part[:40]!r}; accepted: {', '.join(f'{name}=VALUE' for name in wanted) or 'no argument'}"
             )
-        values[key] = value if wanted[key].annotation in ("str", str) else _positive(text, value)
+        values[key] = value if _is_text(wanted, key) else _positive(text, value)
     missing = [name for name, parameter in wanted.items() if parameter.default is parameter.empty and name not in values]
     if missing:
         raise InputError(f"policy {text[:60]!r}: {missing[0]} is missing; accepted: {missing[0]}=VALUE")
     return values
+
+
+def _is_text(wanted: Mapping[str, inspect.Parameter], name: str) -> bool:
+    return name in wanted and wanted[name].annotation in ("str", str)
 
 
 def _positive(text: str, value: str) -> float:

@@ -14,12 +14,14 @@ from hwsim.report.breakdown import (
     time_by_kind,
     time_of_runs,
 )
+from hwsim.report.memory import memory_caption, memory_figure
 from hwsim.report.page import Figure, Section, Sheet, Words, page
 from hwsim.report.passes import representative
 from hwsim.report.roofline import roofline_caption, roofline_figure
 from hwsim.report.tables import Runs, labels, of_phase, phases, tiered
 from hwsim.report.tiers import tier_bytes, tier_times
 from hwsim.report.timeline import timeline_bars, timeline_figure
+from hwsim.trace import IMAGES
 
 Blocks = list[Figure | Sheet | Words]
 _FEW = 4  # runs whose results fit half the page
@@ -37,6 +39,7 @@ def html_report(runs: Runs, title: str, settings: Mapping[str, str]) -> str:
         *_tiers(runs),
         Section("Where the energy goes", _energy(runs, names)),
         Section("Rooflines", _rooflines(runs, names)),
+        *_memory(runs, names),
         Section("Timelines", _timelines(runs, names)),
         Section("All ops", [Sheet(shown.details(trace), f"Ops of {name}") for name, (trace, _) in zip(names, runs, strict=True)]),
         Section("How this was obtained", _how(runs, names)),
@@ -97,6 +100,16 @@ def _rooflines(runs: Runs, names: list[str]) -> Blocks:
         Figure(roofline_figure(trace, device), roofline_caption(trace, device), name, wide=len(runs) == 1, tools=True)
         for name, (trace, device) in zip(names, runs, strict=True)
     ]
+
+
+def _memory(runs: Runs, names: list[str]) -> list[Section]:
+    """What is alive over the schedule, of networks whose maps have to fit."""
+    blocks: Blocks = [
+        Figure(memory_figure(trace, device), memory_caption(trace, device), name, tools=True)
+        for name, (trace, device) in zip(names, runs, strict=True)
+        if any(row.phase == IMAGES for row in trace.rows)
+    ]
+    return [Section("Memory over the schedule", blocks)] if blocks else []
 
 
 def _timelines(runs: Runs, names: list[str]) -> Blocks:

@@ -63,6 +63,7 @@ _METRICS: dict[str, tuple[str, Any]] = {
     "latency_s": ("latency", seconds),
     "ttft_s": ("time to first token", seconds),
     "tpot_s": ("time per output token", seconds),
+    "peak_activation_bytes": ("maps alive at once", lambda value: quantity(value, "B")),
     "tokens": ("tokens", number),
     "tokens_per_s": ("tokens/s", number),
     "energy_j": ("energy", lambda value: quantity(value, "J")),

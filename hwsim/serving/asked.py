@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from hwsim.catalogue import load_device, load_model
+from hwsim.catalogue import load_device, load_transformer
 from hwsim.errors import InputError
 from hwsim.job import Job
 from hwsim.serving.capacity import Capacity, capacity
@@ -252,7 +252,7 @@ def outcome(
         )
     if goal and goal.search and load.concurrency is not None:
         raise InputError(f"--capacity: --concurrency {load.concurrency} has no rate to search; accepted: --rate, --requests")
-    network, device, asked = load_model(model), load_device(arch), load.requests()
+    network, device, asked = load_transformer(model), load_device(arch), load.requests()
 
     def served(requests: Requests) -> Served:
         title = "serving" if load.concurrency is not None else f"serving {requests.rate:.4g} requests/s"

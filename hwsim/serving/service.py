@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 
-from hwsim.catalogue import load_device, load_model
+from hwsim.catalogue import load_device, load_transformer
 from hwsim.device import Device
 from hwsim.errors import InputError
 from hwsim.host import Host, host_of_stack, load_host
@@ -114,7 +114,7 @@ class Engine:
     @classmethod
     def of(cls, model: Model | str, device: Device | str, service: Service, job: Job) -> Engine:
         """Load what is named and work out the room for the cache."""
-        model = load_model(model) if isinstance(model, str) else model
+        model = load_transformer(model) if isinstance(model, str) else model
         device = load_device(device) if isinstance(device, str) else device
         if not model.causal:
             raise InputError(f"model: {model.name} is an encoder; accepted: a network that generates tokens")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hwsim.catalogue import load_model
+from hwsim.catalogue import load_transformer
 from hwsim.claim import Run
 from hwsim.lowering.batch import prefill, tokens
 from hwsim.lowering.transformer import lower
@@ -16,7 +16,7 @@ def training_flop_per_token(run: Run) -> float:
     """
     batch = prefill(1, run.prompt)
     forward = 0.0
-    for op in lower(load_model(run.model), batch, mla="expanded"):
+    for op in lower(load_transformer(run.model), batch, mla="expanded"):
         every_token = run.prompt if op.kind == "head" else 1
         forward += float(op.ops) * op.repeat * every_token * (op.math == "matmul")
     return 3 * forward / float(tokens(batch))
@@ -37,7 +37,7 @@ def training_flops_without_mask(run: Run) -> float:
     whole = training_flop_per_token(run)
     pairs = 3 * sum(
         float(op.ops) * op.repeat
-        for op in lower(load_model(run.model), prefill(1, run.prompt), mla="expanded")
+        for op in lower(load_transformer(run.model), prefill(1, run.prompt), mla="expanded")
         if "attention" in op.kind
     )
     return training_flops(run) * (1 + pairs / run.prompt / whole)

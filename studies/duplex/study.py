@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from hwsim.catalogue import load_device, load_model
+from hwsim.catalogue import load_device, load_transformer
 from hwsim.claim import Run
 from hwsim.cost import price
 from hwsim.engine import Estimate
@@ -267,7 +267,7 @@ def _batches(chosen: Run) -> tuple[Batch, Batch]:
 @lru_cache(maxsize=1024)
 def _stages(key: str) -> tuple[Estimate, Estimate]:
     chosen = Run.model_validate_json(key)
-    model, device = load_model(chosen.model), load_device(str(chosen.arch))
+    model, device = load_transformer(chosen.model), load_device(str(chosen.arch))
     replicas = read_plan(chosen.parallel or device.parallel, device, model.experts).dp
     decoding, mixed = (tuple(replace(group, count=group.count / replicas) for group in batch) for batch in _batches(chosen))
     job = replace(_job(chosen), seed=SEED)

@@ -8,7 +8,7 @@ from statistics import geometric_mean
 
 import numpy as np
 
-from hwsim.catalogue import load_device, load_model
+from hwsim.catalogue import load_device, load_transformer
 from hwsim.claim import Run
 from hwsim.cost.resources import matrix_unit, resources
 from hwsim.device import Device
@@ -118,7 +118,7 @@ def matrix_memory(device: Device) -> str:
 
 
 def _read(chosen: Run, device: Device) -> list[tuple[str, float]]:
-    rows = Context(load_model(chosen.model), device, Job()).rows(decode(1, chosen.prompt))
+    rows = Context(load_transformer(chosen.model), device, Job()).rows(decode(1, chosen.prompt))
     return [(row.op.name, sum(row.op.bytes.get(kind, 0.0) for kind in ("weights", "kv")) * row.op.repeat) for row in rows]
 
 
@@ -134,7 +134,7 @@ def bandwidth_mean(chosen: Run) -> float:
 
 def linear_weight_bytes(chosen: Run) -> float:
     """Bytes of the weights of all products, LM head included, as the machine stores them."""
-    rows = Context(load_model(chosen.model), load_device(str(chosen.arch)), Job()).rows(decode(1, 1))
+    rows = Context(load_transformer(chosen.model), load_device(str(chosen.arch)), Job()).rows(decode(1, 1))
     return sum(float(row.op.resident["weights"]) * row.op.repeat for row in rows if isinstance(row.op, Gemm))
 
 
@@ -151,7 +151,7 @@ def instructions(chosen: Run, batch: Batch, per_instruction: float = 1.0) -> Arr
     plain = load_device(str(chosen.arch))
     name, _ = matrix_unit(plain)
     device = plain.with_values({f"units.{name}.organisation.channels_per_instruction": per_instruction})
-    rows = Context(load_model(chosen.model), device, Job()).rows(batch)
+    rows = Context(load_transformer(chosen.model), device, Job()).rows(batch)
     return sum((task.scale * task.cost.traffic["ddr"] for task in tasks(rows, device)), 0.0)
 
 

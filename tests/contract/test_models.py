@@ -11,15 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hwsim.catalogue import find, load_model, names, root
+from hwsim.catalogue import find, load_convnet, load_model, names, root
 from hwsim.files import read_mapping
 from hwsim.lowering.batch import Batch, decode, mixed, prefill, sequences, tokens
+from hwsim.lowering.convnet import lower_convnet
+from hwsim.lowering.convnet_file import is_convnet
 from hwsim.lowering.huggingface import unread_fields
 from hwsim.lowering.model import Attention, FeedForward, Layer, MixtureOfExperts, Model, Precision
 from hwsim.lowering.transformer import lower
 from hwsim.op import Op
 
-NAMES = names("models")
+EVERY = names("models")
+CONVNETS = [name for name in EVERY if is_convnet(read_mapping(root("models") / f"{name}.yaml"))]
+NAMES = [name for name in EVERY if name not in CONVNETS]
 WORDS = {"name", "description", "aliases", "source", "model_type"}
 PREFILL, DECODE = prefill(2, 16), decode(2, 16)
 MIXED = mixed([(16, 0), (4, 12), (1, 16), (1, 30)])
@@ -56,8 +60,19 @@ def test_nothing_is_said_to_be_missing(name: str):
     assert not [note for note in load_model(name).notes if "not read" in note]
 
 
+@pytest.mark.parametrize("name", CONVNETS)
+def test_convolutional_networks_say_where_they_come_from_and_add_up(name: str):
+    raw, net = written(name), load_convnet(name)
+    assert raw["name"] == name == name.lower()
+    assert raw["description"].strip()
+    assert raw["source"].strip()
+    ops = lower_convnet(net)
+    assert sum(float(op.ops) for op in ops if op.math == "matmul") == 2 * net.macs
+    assert all(float(op.workspace) > 0 for op in ops)
+
+
 def test_aliases_are_unique_whatever_their_case():
-    used = Counter(str(alias).lower() for name in NAMES for alias in [name, *written(name).get("aliases", [])])
+    used = Counter(str(alias).lower() for name in EVERY for alias in [name, *written(name).get("aliases", [])])
     assert [alias for alias, count in used.items() if count > 1] == []
 
 
