@@ -51,7 +51,7 @@ class Stream:
 
     def __post_init__(self) -> None:
         if np.any(np.less(self.ahead, 2)):
-            raise InternalError(f"{self.unit}: a buffer of {self.ahead} beats; the closed form needs two")
+            raise InternalError(f"{self.unit}: a buffer of {self.ahead} beats; accepted: two or more")
 
     @property
     def busy_s(self) -> Array:
@@ -61,11 +61,20 @@ class Stream:
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """Streams side by side, each after none or an earlier one, and a barrier of `sync_s` when all have ended."""
+    """Streams side by side, each after none or an earlier one, and a barrier of `sync_s` when all have ended.
+
+    A bounded buffer has one stream that takes from it: a second, faster one could be held up by the first.
+    """
 
     streams: Sequence[Stream]
     sync_s: Array = 0.0
     times: Array = 1.0
+
+    def __post_init__(self) -> None:
+        taken = [stream.after for stream in self.streams if stream.after >= 0]
+        for index, stream in enumerate(self.streams):
+            if taken.count(index) > 1 and np.any(np.isfinite(stream.ahead)):
+                raise InternalError(f"{stream.unit}: {taken.count(index)} streams take from its buffer; accepted: one")
 
     @cached_property
     def seconds(self) -> Array:

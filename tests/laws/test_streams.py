@@ -34,9 +34,9 @@ def _divisor(draw, beats: int) -> int:
 
 
 def _covering(stream: Stream, index: int, streams: list[Stream]) -> Stream:
-    """Room for two beats of every stream behind: a buffer of less would never let the first of them start."""
+    """Room for two beats of the stream behind, if there is one: a buffer of less would never let the first of them start."""
     behind = [stream.beats / one.beats for one in streams if one.after == index]
-    room = max([stream.ahead, *(2 * each for each in behind)])
+    room = max([stream.ahead, *(2 * each for each in behind)]) if len(behind) == 1 else math.inf
     return Stream(stream.unit, stream.seconds, stream.beats, stream.after, stream.lead_s, room)
 
 
