@@ -17,6 +17,7 @@ from hwsim.files import read_mapping
 from hwsim.formats import nbytes
 from hwsim.kernels.sets import KernelSet, kernel_sets
 from hwsim.lowering.model import Model
+from hwsim.lowering.spiking import SpikingNetwork, is_spiking, read_spiking
 
 _SYSTEM = re.compile(r"([1-9]\d{0,5})x-(.+)")
 _WORDS = frozenset({"name", "description", "generation", "aliases", "source"})
@@ -78,9 +79,9 @@ def known_device(name: str) -> Device | None:
 
 
 def known_model(name: str) -> Model | None:
-    """A network of models/ by name or alias, never by path, for names that a stranger wrote; None for one not known."""
+    """A transformer of models/ by name or alias, never by path, for names that a stranger wrote; None for one not known."""
     path = _known_file("models", name)
-    return _read_model(path) if path else None
+    return _read_model(path) if path and not is_spiking(read_mapping(path)) else None
 
 
 def load_device(name: str | Path) -> Device:
@@ -236,8 +237,20 @@ def _own_provenance(value: Mapping[str, Any], here: str, where: str) -> str:
 
 
 def load_model(name: str | Path) -> Model:
-    """A network by name ("mixtral-8x7b"), alias, or file: a Hugging Face config.json, unchanged, or a models/*.yaml."""
-    return _read_model(find("models", str(name)))
+    """A transformer by name ("mixtral-8x7b"), alias, or file: a Hugging Face config.json, unchanged, or a models/*.yaml."""
+    found = load_network(name)
+    if isinstance(found, SpikingNetwork):
+        raise InputError(f"{str(name)[:80]}: a network of events, without tokens; accepted here: a transformer")
+    return found
+
+
+def load_network(name: str | Path) -> Model | SpikingNetwork:
+    """A transformer as `load_model` reads it, or a spiking network of models/*.yaml."""
+    path = find("models", str(name))
+    raw = read_mapping(path)
+    if is_spiking(raw):
+        return read_spiking(raw, str(raw.get("name", path.stem)), str(path))
+    return _read_model(path)
 
 
 def _read_model(path: Path) -> Model:
@@ -250,7 +263,10 @@ def _read_model(path: Path) -> Model:
 
 def describe(name: str) -> dict[str, Any]:
     """Every number of a model or device by name or file, with its source: the JSON document of `hwsim show`."""
-    return _describe_device(load_device(name)) if _is_device(name) else _describe_model(load_model(name))
+    if _is_device(name):
+        return _describe_device(load_device(name))
+    network = load_network(name)
+    return _describe_spiking(network) if isinstance(network, SpikingNetwork) else _describe_model(network)
 
 
 def _is_device(name: str) -> bool:
@@ -276,6 +292,13 @@ def _describe_device(device: Device) -> dict[str, Any]:
         "count": device.count,
         "numbers": numbers,
     }
+
+
+def _describe_spiking(net: SpikingNetwork) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    fixed = {"parameters": net.parameters, "trainable_parameters": net.trainable_parameters, "macs_per_sample": net.macs}
+    return {"model": net.name, **fixed, **{key: value for key, value in asdict(net).items() if key != "name"}}
 
 
 def _describe_model(model: Model) -> dict[str, Any]:

@@ -40,6 +40,8 @@ joule = [energy] = J
 watt = joule / second = W
 hertz = 1 / second = Hz
 meter = [length] = m
+volt = [potential] = V
+siemens = [conductance] = S
 """
 
 # number, then a unit made of names joined by * and /, with small powers: nothing here can be made to loop or explode
@@ -128,10 +130,11 @@ def _short(value: object) -> str:
 
 # Units that claims print, in the words of papers; everything else is parsed like any quantity.
 _PRINTED = {
-    "": 1.0, "x": 1.0, "ratio": 1.0, "bool": 1.0, "count": 1.0, "%": 0.01, "billion": 1e9, "million": 1e6, "trillion": 1e12,
+    "": 1.0, "x": 1.0, "ratio": 1.0, "bool": 1.0, "count": 1.0, "%": 0.01, "billion": 1e9, "million": 1e6, "M": 1e6,
+    "trillion": 1e12,
 }  # fmt: skip
 _COUNTED = (
-    "tokens", "token", "requests", "parameters", "count", "SMs", "links", "sequences", "batch", "USD",
+    "tokens", "token", "requests", "parameters", "count", "SMs", "links", "sequences", "batch", "USD", "weights",
     "DSP48E2", "URAM", "BRAM36",
 )  # fmt: skip
 _ALIASES = {"KB": "kB", "Op/B": "op/B", "mm2": "mm**2", "TFLOPS": "TFLOP/s", "M$": "1e6", "k$": "1e3"}
