@@ -70,13 +70,19 @@ def accuracies(
     return {"reservoir": _halves(counts, labels), "raw counts": _halves(events.sum(axis=1), labels), "chance": 1 / classes}
 
 
-def sweep(**fixed: Any) -> Iterator[dict[str, Any]]:
-    """Rows (parameter, value, what, accuracy) over read noise, converter bits and neurons, the others as in the device file."""
+def sweep(seeds: int = 5, **fixed: Any) -> Iterator[dict[str, Any]]:
+    """Rows (parameter, value, what, accuracy) over read noise, converter bits and neurons, the others as in the device file.
+
+    Accuracies are means over drawn classes, streams and cells.
+    """
     axes = {"read_noise": (0.0, 0.01, 0.03, 0.1, 0.3), "adc_bits": (2, 3, 4, 5, 6, 8, 10), "neurons": (25, 50, 100, 200, 400)}
     for name, values in axes.items():
         for value in values:
-            found = accuracies(**{**fixed, name: value})
-            yield from ({"parameter": name, "value": value, "what": what, "accuracy": one} for what, one in found.items())
+            found = [accuracies(**{**fixed, name: value}, seed=seed) for seed in range(seeds)]
+            yield from (
+                {"parameter": name, "value": value, "what": what, "accuracy": float(np.mean([one[what] for one in found]))}
+                for what in found[0]
+            )
 
 
 def zero_shot(classes: int = 20, unseen: int = 4, each: int = 40, seed: int = 0) -> dict[str, float]:
