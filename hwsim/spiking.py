@@ -17,7 +17,7 @@ from hwsim.device import Crossbar, Device
 from hwsim.engine import Estimate, estimate, simulate
 from hwsim.errors import InputError
 from hwsim.functional.events import Modality, latents, streams
-from hwsim.functional.reservoir import Response, formed, ideal, respond
+from hwsim.functional.reservoir import Response, Statistics, formed, ideal, respond
 from hwsim.lowering.spiking import Activity, Encoder, SpikingNetwork, lower_spiking
 from hwsim.op import Array
 from hwsim.placement import Policy, Row, place, read_policy
@@ -35,27 +35,14 @@ def crossbar_of(device: Device) -> Crossbar | None:
 def activities(net: SpikingNetwork, device: Device, many: int, seed: int = 0) -> tuple[Activity, ...]:
     """Mean spikes of each encoder over `many` synthetic streams (at most SAMPLE), on the device's cells."""
     array = crossbar_of(device) if net.fixed else None
-    key = None if array is None else tuple(sorted(array.model_dump(exclude={"source"}).items()))
-    found = (_response(encoder, key, array and _Held(array), min(many, SAMPLE), seed) for encoder in net.encoders)
+    statistics = Statistics.of(array) if array else None
+    found = (_response(encoder, statistics, min(many, SAMPLE), seed) for encoder in net.encoders)
     return tuple(Activity(one.inputs, one.neurons, one.counted) for one in found)
 
 
-class _Held:
-    """A crossbar that counts as equal to any other: the key beside it says what it is."""
-
-    def __init__(self, array: Crossbar) -> None:
-        self.array = array
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Held)
-
-    def __hash__(self) -> int:
-        return 0
-
-
 @lru_cache(maxsize=64)
-def _response(encoder: Encoder, key: object, held: _Held | None, many: int, seed: int) -> Response:
-    cells = ideal(encoder, seed) if held is None else formed(encoder, held.array, seed)
+def _response(encoder: Encoder, statistics: Statistics | None, many: int, seed: int) -> Response:
+    cells = ideal(encoder, seed) if statistics is None else formed(encoder, statistics, seed)
     modality = Modality(encoder.inputs, encoder.steps, encoder.density, seed=seed)
     labels = np.arange(many) % CLASSES
     return respond(streams(labels, latents(CLASSES, LATENT, seed), modality, seed), encoder, cells, seed)

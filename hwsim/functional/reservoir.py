@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,26 @@ class Cells:
     read_noise: float = 0.0
     bits: int = 0  # 0: no converter
     full_scale: float = 0.0
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What values on a crossbar depend on, in SI: cells as formed, noise of a read, converters."""
+
+    conductance: float
+    spread: float
+    read_noise: float
+    adc_bits: float
+    full_scale: float
+
+    @staticmethod
+    def of(crossbar: Crossbar) -> Statistics:
+        """Those of a device. InputError where one is an array of design points, since cells are drawn once."""
+        numbers = {part.name: getattr(crossbar, part.name) for part in fields(Statistics)}
+        several = next((name for name, value in numbers.items() if np.ndim(value)), None)
+        if several:
+            raise InputError(f"crossbar.{several}: an array; accepted: one number, since cells are drawn once")
+        return Statistics(**{name: float(value) for name, value in numbers.items()})
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,22 +94,18 @@ def ideal(encoder: Encoder, seed: int) -> Cells:
     return Cells(into, recurrent)
 
 
-def formed(encoder: Encoder, crossbar: Crossbar, seed: int) -> Cells:
-    """Weights on the cells of a crossbar as they were formed. InputError where its numbers are arrays of design points."""
-    numbers = {name: getattr(crossbar, name) for name in ("conductance", "spread", "read_noise", "adc_bits", "full_scale")}
-    for name, value in numbers.items():
-        if np.ndim(value):
-            raise InputError(f"crossbar.{name}: an array; accepted: one number, since cells are drawn once")
-    mean, spread = (float(numbers[name]) * MICRO for name in ("conductance", "spread"))
+def formed(encoder: Encoder, statistics: Statistics, seed: int) -> Cells:
+    """Weights on cells as they were formed."""
     draw = np.random.default_rng([seed, 10])
+    mean, spread = MICRO * statistics.conductance, MICRO * statistics.spread
     pairs, square = [], []
     for rows in (encoder.inputs, encoder.neurons):
         plus, minus = (_cells(draw, mean, spread, (rows, encoder.neurons)) for _ in range(2))
         pairs.append(plus - minus)
         square.append(float(np.mean(plus**2 + minus**2)))
     return Cells(
-        pairs[0], pairs[1], square=float(np.mean(square)), read_noise=float(crossbar.read_noise), bits=int(crossbar.adc_bits),
-        full_scale=float(crossbar.full_scale) * MICRO,
+        pairs[0], pairs[1], square=float(np.mean(square)), read_noise=statistics.read_noise, bits=int(statistics.adc_bits),
+        full_scale=MICRO * statistics.full_scale,
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from hwsim.claim import Run
 from hwsim.device import Device
 from hwsim.functional.events import Events, Modality, latents, streams
 from hwsim.functional.readout import contrastive, retrieval, ridge_accuracy
-from hwsim.functional.reservoir import formed, respond
+from hwsim.functional.reservoir import Statistics, formed, respond
 from hwsim.job import run as simulated
 from hwsim.lowering.spiking import Activity, Encoder, SpikingNetwork, lower_spiking
 from hwsim.spiking import crossbar_of
@@ -42,7 +42,7 @@ def encoder_weights(chosen: Run) -> float:
 
 def weight_std(chosen: Run) -> float:
     """Deviation of weights on drawn cells, in siemens."""
-    cells = formed(_encoder(chosen), _crossbar(load_device(str(chosen.arch))), chosen.seed or 0)
+    cells = formed(_encoder(chosen), _statistics(load_device(str(chosen.arch))), chosen.seed or 0)
     return float(np.std(cells.into)) * 1e-6
 
 
@@ -66,7 +66,7 @@ def accuracies(
     modality = Modality(encoder.inputs, encoder.steps, encoder.density, seed=seed, contrast=1.5, jitter=2, ordered=True)
     labels = np.arange(2 * each * classes) % classes
     events = streams(labels, latents(classes, 1, seed), modality, seed)
-    counts = respond(events, encoder, formed(encoder, _crossbar(device), seed), seed).counts
+    counts = respond(events, encoder, formed(encoder, _statistics(device), seed), seed).counts
     return {"reservoir": _halves(counts, labels), "raw counts": _halves(events.sum(axis=1), labels), "chance": 1 / classes}
 
 
@@ -106,7 +106,7 @@ def zero_shot(classes: int = 20, unseen: int = 4, each: int = 40, seed: int = 0)
 def _features(encoder: Encoder, labels: np.ndarray[Any, np.dtype[np.int_]], classes: int, seed: int) -> Any:
     modality = Modality(encoder.inputs, encoder.steps, encoder.density, seed=seed, jitter=2)
     events: Events = streams(labels, latents(classes, 4, 3), modality, seed)
-    return respond(events, encoder, formed(encoder, _crossbar(load_device("rram-40nm-2")), seed), seed).counts
+    return respond(events, encoder, formed(encoder, _statistics(load_device("rram-40nm-2")), seed), seed).counts
 
 
 def _halves(features: Any, labels: Any) -> float:
@@ -129,7 +129,7 @@ def _encoder(chosen: Run) -> Encoder:
     return next(one for one in _network(chosen.model).encoders if one.name == chosen.args["encoder"])
 
 
-def _crossbar(device: Device) -> Any:
+def _statistics(device: Device) -> Statistics:
     found = crossbar_of(device)
     assert found is not None
-    return found
+    return Statistics.of(found)

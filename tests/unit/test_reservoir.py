@@ -14,12 +14,13 @@ from hwsim.errors import InputError
 from hwsim.functional.datasets import read_nmnist, read_ntidigits
 from hwsim.functional.events import Modality, latents, streams
 from hwsim.functional.readout import Projection, Scale, contrastive, loss, retrieval, ridge_accuracy
-from hwsim.functional.reservoir import Cells, formed, ideal, respond
+from hwsim.functional.reservoir import Cells, Statistics, formed, ideal, respond
 from hwsim.lowering.spiking import Encoder
 from hwsim.spiking import crossbar_of
 
 TWO = Encoder("two", inputs=1, neurons=2, steps=4, decay=0.5, threshold=1.0, scale=1.0, weight_std=1.0, density=0.5)
 ARRAY = crossbar_of(load_device("rram-40nm"))
+STATISTICS = Statistics.of(ARRAY)
 
 
 def cells(into, recurrent, **more) -> Cells:
@@ -82,17 +83,17 @@ def test_read_noise_is_that_of_the_cells_that_conduct():
 
 def test_cells_are_drawn_as_the_device_says():
     encoder = replace(TWO, inputs=300, neurons=300)
-    held = formed(encoder, ARRAY, 0)
+    held = formed(encoder, STATISTICS, 0)
     assert np.std(held.into) == pytest.approx(np.sqrt(2) * 4.7, rel=0.02)
     assert held.square == pytest.approx(2 * (60**2 + 4.7**2), rel=0.01)
-    assert np.array_equal(held.into, formed(encoder, ARRAY, 0).into)
-    assert not np.array_equal(held.into, formed(encoder, ARRAY, 1).into)
+    assert np.array_equal(held.into, formed(encoder, STATISTICS, 0).into)
+    assert not np.array_equal(held.into, formed(encoder, STATISTICS, 1).into)
 
 
 def test_drawing_cells_of_many_designs_is_refused():
     many = ARRAY.model_copy(update={"spread": np.array([1e-6, 2e-6])})
     with pytest.raises(InputError, match=r"crossbar\.spread: an array"):
-        formed(TWO, many, 0)
+        Statistics.of(many)
 
 
 def test_synthetic_streams_keep_their_density_and_seed():
