@@ -19,8 +19,9 @@ from hwsim.kernels.sets import KernelSet, kernel_sets
 from hwsim.lowering.convnet import ConvNet, lower_convnet
 from hwsim.lowering.convnet_file import is_convnet, read_convnet
 from hwsim.lowering.model import Model
+from hwsim.lowering.spiking import SpikingNetwork, is_spiking, read_spiking
 
-Network = Model | ConvNet
+Network = Model | ConvNet | SpikingNetwork
 _SYSTEM = re.compile(r"([1-9]\d{0,5})x-(.+)")
 _WORDS = frozenset({"name", "description", "generation", "aliases", "source"})
 _PROVENANCE = ("source", "fitted", "assumed")
@@ -81,9 +82,12 @@ def known_device(name: str) -> Device | None:
 
 
 def known_model(name: str) -> Model | None:
-    """A network of models/ by name or alias, never by path, for names that a stranger wrote; None for one not known."""
+    """A transformer of models/ by name or alias, never by path, for names that a stranger wrote; None for one not known."""
     path = _known_file("models", name)
-    return _read_model(path) if path and not is_convnet(read_mapping(path)) else None
+    if path is None:
+        return None
+    raw = read_mapping(path)
+    return None if is_convnet(raw) or is_spiking(raw) else _read_model(path)
 
 
 def load_device(name: str | Path) -> Device:
@@ -255,6 +259,8 @@ def load_model(name: str | Path) -> Network:
         return read_convnet(raw, f"{path.stem}{str(name)[len(plain) :]}", str(path), changes)
     if changes:
         raise InputError(f"models: {str(name)[:80]!r}: {path.stem} is no convolutional network; accepted: {plain}")
+    if is_spiking(raw):
+        return read_spiking(raw, str(raw.get("name", path.stem)), str(path))
     return _read_model(path)
 
 
@@ -271,7 +277,8 @@ def load_transformer(name: str | Path) -> Model:
     found = load_model(name)
     if isinstance(found, Model):
         return found
-    raise InputError(f"model: {found.name} is a convolutional network; accepted: a transformer")
+    kind = "a convolutional network" if isinstance(found, ConvNet) else "a network of events, without tokens"
+    raise InputError(f"model: {found.name} is {kind}; accepted: a transformer")
 
 
 def load_convnet(name: str | Path) -> ConvNet:
@@ -279,7 +286,7 @@ def load_convnet(name: str | Path) -> ConvNet:
     found = load_model(name)
     if isinstance(found, ConvNet):
         return found
-    raise InputError(f"model: {found.name} is a transformer; accepted: a convolutional network")
+    raise InputError(f"model: {found.name} has no feature maps; accepted: a convolutional network")
 
 
 def _read_model(path: Path) -> Model:
@@ -295,6 +302,8 @@ def describe(name: str) -> dict[str, Any]:
     if _is_device(name):
         return _describe_device(load_device(name))
     found = load_model(name)
+    if isinstance(found, SpikingNetwork):
+        return _describe_spiking(found)
     return _describe_model(found) if isinstance(found, Model) else _describe_convnet(found)
 
 
@@ -323,6 +332,13 @@ def _describe_device(device: Device) -> dict[str, Any]:
         "count": device.count,
         "numbers": numbers,
     }
+
+
+def _describe_spiking(net: SpikingNetwork) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    fixed = {"parameters": net.parameters, "trainable_parameters": net.trainable_parameters, "macs_per_sample": net.macs}
+    return {"model": net.name, **fixed, **{key: value for key, value in asdict(net).items() if key != "name"}}
 
 
 def _describe_model(model: Model) -> dict[str, Any]:

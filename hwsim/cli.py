@@ -62,7 +62,7 @@ def _number(typed: str | float) -> float:
         raise typer.BadParameter(f"{typed!r:.40}; accepted: a number") from None
 
 
-Phase = Annotated[str, typer.Option(help="prefill, decode, generate or mixed.")]
+Phase = Annotated[str, typer.Option(help="prefill, decode, generate or mixed; train for networks of events.")]
 Batch = Annotated[int, typer.Option(parser=_whole, metavar="N", help="Sequences.")]
 Prompt = Annotated[int, typer.Option(parser=_whole, metavar="N", help="Tokens in (for decode: tokens in the cache).")]
 Output = Annotated[int, typer.Option(parser=_whole, metavar="N", help="Tokens out, for generate.")]
@@ -575,7 +575,8 @@ def _write(runs: list[tuple[Trace, Device]], job: Job, report: Path | None, perf
         from hwsim.report.html import html_report
 
         title = f"{runs[0][0].model} on {', '.join(trace.arch for trace, _ in runs)}"
-        write_text(report, html_report(runs, title, job.settings()))
+        tokens = not any(row.phase in ("inference", "train") for row in runs[0][0].rows)
+        write_text(report, html_report(runs, title, job.settings(tokens)))
     if perfetto is not None:
         from hwsim.report.perfetto import perfetto as as_events
 

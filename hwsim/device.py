@@ -62,6 +62,11 @@ Operand = Literal["weights", "activations", "kv"]
 Hertz = Annotated[Array, _quantity("Hz", lambda x: x > 0, "a clock such as 1830 MHz")]
 Number = Annotated[Array, _quantity("", lambda x: x >= 0, "a number, 0 or more")]
 _CLOCK: TypeAdapter[Array] = TypeAdapter(Hertz)
+Joules = Annotated[Array, _quantity("J", lambda x: x >= 0, "an energy such as 2 pJ")]
+Volts = Annotated[Array, _quantity("V", lambda x: x > 0, "a voltage such as 0.2 V")]
+Siemens = Annotated[Array, _quantity("S", lambda x: x > 0, "a conductance such as 50 uS")]
+Deviation = Annotated[Array, _quantity("S", lambda x: x >= 0, "a deviation such as 4.7 uS")]
+Resolution = Annotated[Array, _quantity("", lambda x: (x >= 1) & (x <= 24), "a number of bits from 1 to 24")]
 Fraction = Annotated[Array, _quantity("", lambda x: (x > 0) & (x <= 1), "a fraction, above 0 and at most 1")]
 Share = Annotated[Array, _quantity("", lambda x: (x >= 0) & (x <= 1), "a part, from 0 to 1")]
 Count = Annotated[Array, _quantity("", lambda x: (x >= 1) & (x <= 1e6), "a number from 1 to 1000000")]
@@ -185,11 +190,52 @@ def format_of(width: Array) -> str:
     return "fp16" if width > 8 else f"int{int(width)}"
 
 
+class Crossbar(_Part):
+    """Macros of resistive cells that multiply binary inputs by weights where these are: a weight is the difference of two cells.
+
+    Cells have `conductance` with a deviation `spread` from forming; a read deviates by `read_noise` of each cell's conductance.
+    A read takes `reads` pulses of `read_time` at `read_voltage`; then `adcs` converters of a macro convert its columns (pairs of
+    cells) one after another, `conversion` each. What conducts beyond +-`full_scale` is clipped. Sums of cells that do not fit the
+    rows of a macro are added as currents ("analogue": one conversion in all), or converted macro by macro ("digital").
+    """
+
+    rows: Count
+    columns: Count
+    macros: Count = 1
+    conductance: Siemens
+    spread: Deviation
+    read_noise: Number
+    read_voltage: Volts
+    read_time: Seconds
+    reads: Count
+    adcs: Count
+    adc_bits: Resolution
+    full_scale: Siemens
+    conversion: Seconds
+    conversion_energy: Joules
+    row_energy: Joules
+    sums: Literal["analogue", "digital"]
+
+    @property
+    def pairs(self) -> Array:
+        """Weights side by side in a row of a macro."""
+        return np.floor(self.columns / 2)
+
+    def seconds(self, columns: Array) -> Array:
+        """One read of a macro and the conversion of so many of its columns."""
+        return self.reads * (self.read_time + np.ceil(columns / self.adcs) * self.conversion)
+
+    @property
+    def peak(self) -> Array:
+        """op/s of all macros when every row spikes."""
+        return 2.0 * self.macros * self.rows * self.pairs / self.seconds(self.pairs)
+
+
 class Unit(_Part):
     """A processor: in order, one op at a time. `does` says which arithmetic it can do, `peak` how fast per number format.
 
-    A unit with an `array` has the peak of its array at its clock. `dynamic` is the part of its usual rates that a roofline
-    reaches on ops whose shapes change from pass to pass.
+    A unit with an `array` has the peak of its array at its clock, one with a `crossbar` that of its crossbar, in the format
+    "analog". `dynamic` is the part of its usual rates that a roofline reaches on ops whose shapes change from pass to pass.
     """
 
     does: tuple[Math, ...]
@@ -207,6 +253,7 @@ class Unit(_Part):
     clock: Hertz | None = None
     cache: Bytes | None = None
     dynamic: Fraction = 1.0
+    crossbar: Crossbar | None = None
     cost: str = "roofline"
     array: SystolicArray | None = None
 
@@ -220,6 +267,16 @@ class Unit(_Part):
         except ValidationError:
             return {"peak": {}, **data}  # the fields say themselves what is wrong
         return {**data, "peak": array.peaks(clock)}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _peak_of_its_crossbar(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or data.get("crossbar") is None:
+            return data
+        try:
+            return {**data, "peak": {"analog": Crossbar.model_validate(data["crossbar"]).peak}}
+        except ValidationError:
+            return {"peak": {}, **data}  # the fields say themselves what is wrong
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -515,7 +572,7 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     first = _worst(error)
     path = ".".join(str(step) for step in first["loc"] if step not in ("[key]", "Run"))
     if first["type"] == "extra_forbidden":
-        parts = (kind, Memory, Unit, Link, Queue, Buffer, Compression, SystolicArray, Published)
+        parts = (kind, Memory, Unit, Crossbar, Link, Queue, Buffer, Compression, SystolicArray, Published)
         fields = sorted({name for part in parts for name in part.model_fields} - {"provenance", "written"})
         near = get_close_matches(str(first["loc"][-1]), fields, 1)
         return f"{path}: unknown field" + (f" (did you mean {near[0]!r}?)" if near else "")

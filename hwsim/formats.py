@@ -2,6 +2,7 @@
 
 These are definitions of the formats (IEEE 754, OCP FP8 and MX, NVFP4), not hardware numbers. Block formats count their
 scales: MXFP4 has one 8-bit scale per 32 elements, NVFP4 one 8-bit scale per 16, fp8_block one fp32 scale per 128 x 128 tile.
+"analog" is a weight as two memory cells, each of the one bit that the capacity of a macro counts it as.
 Group-scaled integers are written int4_g128: 4 bits and one 16-bit scale per 128 elements; int3.5 is a mix of widths of that mean.
 2:4 sparse ones end in _24: two of four elements are kept, each with its place in two bits.
 """
@@ -16,6 +17,7 @@ from hwsim.errors import InputError
 BITS = {
     "fp32": 32.0, "tf32": 32.0, "bf16": 16.0, "fp16": 16.0, "fp8": 8.0, "fp4": 4.0,
     "fp8_block": 8 + 32 / 128**2, "mxfp8": 8 + 8 / 32, "mxfp6": 6 + 8 / 32, "mxfp4": 4 + 8 / 32, "nvfp4": 4 + 8 / 16,
+    "analog": 2.0,
 }  # fmt: skip
 
 # What an operand in this format may be multiplied as, narrowest first: a unit takes the first it has a peak for.

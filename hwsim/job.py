@@ -5,7 +5,10 @@ Phases
 - decode: one token for each of `batch` sequences with `prompt` tokens in the cache.
 - generate: prefill, then `output` - 1 decode steps over growing contexts; TTFT, TPOT (mean time per output token) and all.
 - mixed: any (new tokens, context) per sequence in one pass, as continuous batching makes them.
-A convolutional network has no phases: it sees a batch of images in one pass.
+- train: forward and backward pass over `batch` samples, of networks of events.
+
+A convolutional network has no phases: it sees a batch of images in one pass. A network of events (hwsim/spiking.py) has no
+tokens: every phase but train is inference on `batch` streams of each modality.
 
 Decode steps of a generation are priced in one broadcast call where no two ops draw on one memory at once (then that is exact, see
 engine/estimate.py), and simulated step by step otherwise. With a seed, expert choice is drawn once a step and kind of layer.
@@ -34,19 +37,32 @@ from hwsim.lowering.convnet import ConvNet
 from hwsim.lowering.model import Model, Precision, Sparsity
 from hwsim.lowering.moe import Routing, read_routing
 from hwsim.lowering.published import as_published
+from hwsim.lowering.spiking import SpikingNetwork
 from hwsim.lowering.transformer import Mla, lower
 from hwsim.op import Array, Op
 from hwsim.placement import Plan, Policy, Row, Speculation, parallelize, place, read_policy
 from hwsim.placement.capacity import check_capacity, held
 from hwsim.placement.parallel import read_plan
 from hwsim.placement.policy import Rewriting, plan_of, rewriting
+from hwsim.spiking import run_spiking
 from hwsim.trace import Trace
 
-Phase = Literal["prefill", "decode", "generate", "mixed"]
+Phase = Literal["prefill", "decode", "generate", "mixed", "train"]
 _CHARGED: Mapping[Quirks, str] = {
     "none": "each operand in its own width, the network's own layers, any number of rows",
     "as-published": "layers, widths and scales are those of the authors' released lists, not what the array would do",
 }
+_TOKENS_ONLY = (
+    "activations",
+    "kv",
+    "weights",
+    "head",
+    "quirks",
+    "parallel",
+    "host",
+    "stack",
+    "sequences",
+)  # options that streams have no use for
 MAX_TOKENS = 100_000_000
 MAX_OUTPUT = 1_000_000  # decode steps that are priced at once
 
@@ -96,8 +112,10 @@ class Job:
         configured = device.with_values(self.set).with_stack(self.stack)
         return configured if self.quirks is None else configured.with_quirks(self.quirks)
 
-    def settings(self) -> dict[str, str]:
-        """What is not left at its default, for reports."""
+    def settings(self, tokens: bool = True) -> dict[str, str]:
+        """What is not left at its default, for reports; without `tokens` the run was one of streams, which have no lengths."""
+        if not tokens:
+            return {"batch": str(self.batch), "seed": str(self.seed or 0)} | ({"phase": "train"} if self.phase == "train" else {})
         if self.phase == "mixed":
             needed = {"phase"}
         else:
@@ -123,9 +141,25 @@ def run(model: Network | str, device: Device | str, job: Job | None = None, **ch
     if isinstance(model, ConvNet):
         trace = run_images(model, job.configured(device), job.policy, job.batch, job.weights, job.activations)
         return replace(trace, model=model.name, arch=device.name, notes=model.notes)
+    if isinstance(model, SpikingNetwork):
+        _without_tokens(model, job)
+        trace = run_spiking(
+            model, job.configured(device), job.batch, train=job.phase == "train", seed=job.seed or 0, policy=job.policy
+        )
+        return replace(trace, model=model.name, arch=device.name, notes=(*model.notes, *trace.notes))
     context = Context(model, job.configured(device), job)
     trace = context.generate() if job.phase == "generate" else context.one_pass()
     return replace(trace, model=model.name, arch=device.name, notes=(*model.notes, *context.notes(trace)))
+
+
+def _without_tokens(model: SpikingNetwork, job: Job) -> None:
+    """Refuse what only makes sense for tokens."""
+    given = next((name for name in _TOKENS_ONLY if getattr(job, name)), None)
+    if given:
+        raise InputError(
+            f"{given}: {getattr(job, given)!r:.40}; accepted for {model.name}, which has no tokens: "
+            f"batch, seed, policy, set and phase train"
+        )
 
 
 def estimated(model: Model | str, device: Device | str, batch: Batch, job: Job | None = None, draws: int = 0) -> Estimate:
@@ -157,6 +191,10 @@ class Context:
         self.routing = replace(read_routing(job.routing, job.seed if draws else None), replicas=met)
         self.precision = chosen_precision(model, job, device)
         self.host = Host() if job.host is None else load_host(job.host)
+        if job.phase == "train":
+            raise InputError(
+                f"phase: train; accepted for {model.name}: prefill, decode, generate, mixed (training is for networks of events)"
+            )
         if not model.causal and job.phase != "prefill":
             raise InputError(f"phase: {job.phase}; accepted for {model.name}, which is an encoder: prefill")
 

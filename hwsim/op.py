@@ -228,6 +228,43 @@ class Conv(Gemm):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Synapses(Gemm):
+    """One step of a spiking layer: m streams of k binary inputs times (k x n) weights, of which `active` inputs spike per stream.
+
+    `gated`: only rows of weights whose input spikes are read and added, as an array or an event-driven processor does; otherwise
+    all of them are multiplied. `fixed` weights are never trained; inputs that are not `binary` are all read. Weights in "analog"
+    cells do not move. A step repeats with the same weights, which are resident once.
+    """
+
+    active: Array
+    gated: bool = False
+    fixed: bool = False
+    binary: bool = True
+
+    @cached_property
+    def ops(self) -> Array:
+        """2 n for each row that is read."""
+        return 2.0 * self.m * self.n * (self.active if self.gated else self.k)
+
+    @cached_property
+    def bytes(self) -> Mapping[str, Array]:
+        """Weights that are read, once for all streams or for each spike; inputs in and sums out."""
+        read = self._weight_bytes if not self.gated else self.m * self.active * self.n * nbytes(self.weights)
+        moved = self.m * self.k * nbytes(self.activations) + self.output_bytes
+        return {"weights": 0.0 * read if self.weights == "analog" else read, "activations": moved}
+
+    @property
+    def resident(self) -> Mapping[str, Array]:
+        """The weights, for one of the repetitions that share them."""
+        return {"weights": self._weight_bytes / self.repeat}
+
+    @property
+    def precision(self) -> str:
+        """That of the cells, or the wider of the two operands."""
+        return "analog" if self.weights == "analog" else super().precision
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class AttentionOp(Op):
     """Fused attention over a batch: scores, softmax and context, with Q, K, V and the result moved once (FlashAttention).
 
@@ -463,6 +500,18 @@ class Elementwise(Op):
 
     def _narrow(self, part: Array) -> dict[str, Any]:
         return {name: getattr(self, name) * part for name in ("read", "written", "work", "passes")}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Counters(Elementwise):
+    """Spike counters of a layer: `fired` of its neurons count up in a step; all are added to where that is not `gated`."""
+
+    fired: Array
+    gated: bool = False
+
+    def only_fired(self) -> Counters:
+        """The same, touching only the counters of neurons that fired."""
+        return replace(self, gated=True, read=self.fired, written=self.fired, work=self.fired)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -40,6 +40,8 @@ joule = [energy] = J
 watt = joule / second = W
 hertz = 1 / second = Hz
 meter = [length] = m
+volt = [potential] = V
+siemens = [conductance] = S
 """
 
 # number, then a unit made of names joined by * and /, with small powers: nothing here can be made to loop or explode
@@ -132,7 +134,7 @@ _PRINTED = {
     "billion": 1e9, "G": 1e9, "million": 1e6, "M": 1e6, "trillion": 1e12, "k$": 1e3, "M$": 1e6,
 }  # fmt: skip
 _COUNTED = (
-    "tokens", "token", "requests", "parameters", "count", "SMs", "links", "sequences", "batch", "USD",
+    "tokens", "token", "requests", "parameters", "count", "SMs", "links", "sequences", "batch", "USD", "weights",
     "DSP48E2", "URAM", "BRAM36", "inf", "pixels", "blocks",
 )  # fmt: skip
 _ALIASES = {"KB": "kB", "Op/B": "op/B", "mm2": "mm**2", "TFLOPS": "TFLOP/s"}

@@ -1,1 +1,1 @@
-"""Values rather than costs: what a network computes, for those who decide by it. Nothing here knows a time."""
+"""Values rather than costs: what a network computes, some of it on a device's cells. Nothing here knows a time."""
