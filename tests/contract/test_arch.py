@@ -44,7 +44,7 @@ def test_units_do_matrix_and_vector_work(device):
 
 def test_one_op_alone_is_the_roofline(device):
     format = "int8" if device.compression else "fp16"
-    gemm = Gemm(name="gemm", kind="ffn", m=64.0, n=4096.0, k=4096.0, weights=format, activations=format, stream=format)
+    gemm = Gemm(name="gemm", kind="ffn", m=64.0, n=1024.0, k=1024.0, weights=format, activations=format, stream=format)
     add = Elementwise(name="add", kind="add", tokens=64.0, read=8192.0, written=4096.0, work=4096.0, stream="fp16")
     for op in (gemm, add):
         (row,) = place([op], device, fastest())

@@ -72,7 +72,7 @@ def test_widths_round_to_multiples_of_eight(filters, width, found):
 def test_kinds_of_networks_are_told_apart():
     with pytest.raises(InputError, match="mobilenetv2 is a convolutional network"):
         load_transformer("mobilenetv2")
-    with pytest.raises(InputError, match="gpt2 is a transformer"):
+    with pytest.raises(InputError, match="gpt2 has no feature maps"):
         load_convnet("gpt2")
     with pytest.raises(InputError, match="no convolutional network"):
         load_model("gpt2:width=0.5")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hwsim.catalogue import load_device, load_model
+from hwsim.catalogue import load_device, load_model, load_transformer
 from hwsim.cost import price
 from hwsim.errors import CapacityError, InputError
 from hwsim.job import run
@@ -182,8 +182,8 @@ def test_several_devices_are_refused():
 def test_a_transformer_is_not_trained_and_events_are_not_served():
     with pytest.raises(InputError, match="phase: train"):
         run("gpt2", "h100", phase="train")
-    with pytest.raises(InputError, match="without tokens; accepted here: a transformer"):
-        load_model("lsm-nmnist")
+    with pytest.raises(InputError, match="without tokens; accepted: a transformer"):
+        load_transformer("lsm-nmnist")
 
 
 def test_only_fitting_rows_are_placed_on_the_crossbar():
