@@ -580,7 +580,7 @@ class Move(Op):
 class Load(Op):
     """Weights from one memory of a device into another, `moved` bytes in requests of `chunk` bytes, one after another if 0.
 
-    `held` bytes stay where they are read.
+    `held` bytes stay where they are read. What arrives fills one of `buffers`: two where others use the one before meanwhile.
     """
 
     math: ClassVar[Math] = "move"
@@ -588,6 +588,7 @@ class Load(Op):
     moved: Array
     chunk: Array = 0.0
     held: Array = 0.0
+    buffers: float = 1.0
 
     @property
     def ops(self) -> Array:
@@ -603,6 +604,11 @@ class Load(Op):
     def resident(self) -> Mapping[str, Array]:
         """What stays where it is read."""
         return {"weights": self.held}
+
+    @property
+    def workspace(self) -> Array:
+        """All buffers."""
+        return self.moved * self.buffers
 
     @property
     def launches(self) -> int:

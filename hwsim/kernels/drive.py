@@ -47,4 +47,6 @@ def lost(servers: Array, offered: Array) -> Array:
             inverse = 1.0 + n / offered * inverse
             if n in wanted:
                 found = np.where(np.equal(servers, n), 1.0 / inverse, found)
+            if np.min(inverse) > 1e18:  # of deeper ones nothing is lost, to rounding
+                break
     return found if np.ndim(found) else float(found)

@@ -169,6 +169,11 @@ class Offload:
         managed = self._managed(read, self._rewritten(activity, window) * total, device)
         waits = ready if self.overlap else (*ready, (managed or [read])[-1].name)
         touched = activity.touched(window) if self.window else activity.used
+        if self.cache < float(np.min(activity.used)):
+            least = float(np.min(activity.used))
+            raise InputError(
+                f"policy flash: cache={self.cache:g}; accepted for this network: {least:.3f}, what a token uses, or more"
+            )
         stays = activity.stays(window) if self.window else 0.0
         narrowed = [replace(op.narrowed(touched), stays=stays / touched) if op.neurons else op for op in ffn]
         narrowed[0] = replace(narrowed[0], after=(*narrowed[0].after, *waits))
@@ -200,6 +205,7 @@ class Offload:
         return Load(
             name=f"{like.block}.read", kind=READ, after=after, moved=moved, chunk=chunk, held=held, block=like.block,
             repeat=like.repeat, stage=like.stage, rank=like.rank, microbatch=like.microbatch,
+            buffers=2.0 if self.overlap else 1.0,
         )  # fmt: skip
 
     def _after(self, op: Op, read: Load) -> Op:

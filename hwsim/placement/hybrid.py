@@ -82,6 +82,7 @@ class Hybrid:
         load = Load(
             name=f"{first.block}.page", kind=PAGED, after=first.after, moved=held, held=held, block=first.block,
             repeat=first.repeat, stage=first.stage, rank=first.rank, microbatch=first.microbatch,
+            buffers=2.0 if self.overlap else 1.0,
         )  # fmt: skip
         block = [replace(op, stays=0.0) for op in (first, *block[1:])]
         if not self.overlap:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hwsim.activity import Neurons, expected
+from hwsim.catalogue import load_device, load_model
 from hwsim.device import Device
 from hwsim.engine import estimate, simulate
 from hwsim.errors import CapacityError, InputError
@@ -121,7 +122,7 @@ def test_overlap_hides_the_shorter_of_the_two():
     assert together < apart
 
 
-@pytest.mark.parametrize("policy", ["naive", "hybrid", "sparse", "windowed:k=3", "bundled:k=2.5", "bundled:k=4,cache=0.1"])
+@pytest.mark.parametrize("policy", ["naive", "hybrid", "sparse", "windowed:k=3", "bundled:k=2.5", "bundled:k=4,cache=0.2"])
 def test_both_roads_agree(policy):
     every = rows(f"flash.{policy}")
     assert simulate(every, machine()).latency_s == pytest.approx(float(estimate(every, machine()).latency_s), rel=1e-9)
@@ -178,3 +179,17 @@ def test_what_cannot_be_done_is_said():
     for wrong in ("flash.windowed:bundled=maybe", "flash.hybrid:resident=2", "flash.naive:stored=fp17"):
         with pytest.raises(InputError):
             run(MODEL, machine(), Job(phase="decode", policy=wrong))
+
+
+def test_a_cache_of_less_than_a_token_uses_is_refused():
+    with pytest.raises(InputError, match=r"cache=0\.01; accepted for this network: 0\.112"):
+        run("opt-6.7b", "m1-max", Job(phase="decode", policy="flash.windowed:k=4,cache=0.01"))
+
+
+def test_reading_ahead_takes_a_second_buffer():
+    """A layer that is read while the one before it is used: twice the bytes of a layer beside what stays."""
+    held = {}
+    for option in ("", ":overlap=yes"):
+        rows = Context(load_model("opt-6.7b"), load_device("m1-max"), Job(policy=f"flash.naive{option}")).rows(decode(1, 100))
+        held[option] = max(float(row.op.workspace) for row in rows if isinstance(row.op, Load))
+    assert held[":overlap=yes"] == 2 * held[""]
