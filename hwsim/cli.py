@@ -575,7 +575,7 @@ def _write(runs: list[tuple[Trace, Device]], job: Job, report: Path | None, perf
         from hwsim.report.html import html_report
 
         title = f"{runs[0][0].model} on {', '.join(trace.arch for trace, _ in runs)}"
-        tokens = not any(row.phase in ("inference", "train") for row in runs[0][0].rows)
+        tokens = not any(row.phase in ("images", "inference", "train") for row in runs[0][0].rows)
         write_text(report, html_report(runs, title, job.settings(tokens)))
     if perfetto is not None:
         from hwsim.report.perfetto import perfetto as as_events

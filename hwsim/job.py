@@ -113,9 +113,11 @@ class Job:
         return configured if self.quirks is None else configured.with_quirks(self.quirks)
 
     def settings(self, tokens: bool = True) -> dict[str, str]:
-        """What is not left at its default, for reports; without `tokens` the run was one of streams, which have no lengths."""
+        """What is not left at its default, for reports; without `tokens` the run was one of images or streams."""
         if not tokens:
-            return {"batch": str(self.batch), "seed": str(self.seed or 0)} | ({"phase": "train"} if self.phase == "train" else {})
+            names = ("batch", "policy", "weights", "activations", "stack", "seed")
+            given = {name: str(getattr(self, name)) for name in names if name == "batch" or getattr(self, name) is not None}
+            return given | ({"phase": "train"} if self.phase == "train" else {})
         if self.phase == "mixed":
             needed = {"phase"}
         else:

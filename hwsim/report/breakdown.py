@@ -82,7 +82,7 @@ def busy_units(runs: Runs) -> go.Figure:
         "tickformat": ".0%",
         "title": {"text": "busy share of the latency"},
     }
-    return styled(go.Figure(bar), 64 + 28 * max(len(lines), 1), xaxis=axis, yaxis={"autorange": "reversed"}, showlegend=False)
+    return styled(go.Figure(bar), 64 + 28 * max(len(lines), 2), xaxis=axis, yaxis={"autorange": "reversed"}, showlegend=False)
 
 
 def components_of(runs: Runs) -> set[str]:
