@@ -15,16 +15,22 @@ from itertools import groupby
 from math import floor
 
 from hwsim.device import Published, SystolicArray, format_of
+from hwsim.errors import InputError
 from hwsim.lowering.convolution import convolution
-from hwsim.op import Conv, Gemm, Op
+from hwsim.op import Conv, Experts, Gemm, Op
 
 ROWS, GROUP, FEED_FORWARD = 8, 128, 4
 LINEAR = ("qkv", "out", "ffn")
 
 
 def as_published(ops: Sequence[Op], array: SystolicArray) -> list[Op]:
-    """The released layers of the network behind `ops`, each with its scales; one after another."""
+    """The released layers of the network behind `ops`, each with its scales; one after another.
+
+    Raises InputError for a network that such lists have no layers for: experts, or more than the one convolution of patches.
+    """
     assert array.published is not None  # an array that is charged so has it
+    if any(isinstance(op, Experts) for op in ops) or sum(isinstance(op, Conv) for op in ops) > 1:
+        raise InputError("quirks: as-published; the released lists have dense transformers only; accepted here: none")
     kept = [op for op in ops if isinstance(op, Gemm) and (op.kind in LINEAR or isinstance(op, Conv))]
     parts = (part for _, block in groupby(kept, lambda op: op.block) for part in _divided(list(block), array.published))
     return _in_a_row(one for gemm in parts for one in _with_scales(gemm, array))

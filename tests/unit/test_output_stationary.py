@@ -9,7 +9,7 @@ from hwsim.catalogue import load_device, load_model
 from hwsim.cost import price
 from hwsim.device import Device
 from hwsim.errors import InputError
-from hwsim.job import estimated, run
+from hwsim.job import Job, estimated, run
 from hwsim.lowering.batch import decode, prefill
 from hwsim.lowering.moe import chosen_probability
 from hwsim.lowering.published import as_published
@@ -157,3 +157,8 @@ def test_as_published_at_other_rows(rows, expected):
     }
     found = {name: seconds["mixpe-fp16"] / seconds[name] for name in expected}
     assert found == pytest.approx(expected, rel=3e-3)
+
+
+def test_networks_that_the_released_lists_do_not_have_are_refused():
+    with pytest.raises(InputError, match="dense transformers only; accepted here: none"):
+        run("mixtral-8x7b", "mixpe-w4a8", Job(phase="prefill", prompt=16, quirks="as-published"))
