@@ -33,12 +33,12 @@ def off_chip(attention: str = "sparse", weights: str = "pruned") -> Policy:
 
 
 def _one_at_a_time(op: Op, device: Device) -> Mapping[str, Array | Part]:
-    matrix_unit(device)
     return {able(op, device)[0]: Part(queue=CORE)}
 
 
-def kept(ops: Iterable[Op], attention: str = "sparse", weights: str = "pruned") -> list[Op]:
+def kept(ops: Iterable[Op], device: Device, attention: str = "sparse", weights: str = "pruned") -> list[Op]:
     """`ops` as the device's compression leaves them, or with `attention=dense` or `weights=dense` without what it leaves out."""
+    matrix_unit(device)  # the mapping is for such machines alone
     for name, value, most in (("attention", attention, "sparse"), ("weights", weights, "pruned")):
         if value not in ("dense", most):
             raise InputError(f"policy flightllm: {name}={value[:40]}; accepted: dense, {most}")
@@ -53,9 +53,9 @@ def _dense(op: Op, attention: bool, weights: bool) -> Op:
     return op
 
 
-def together(ops: Iterable[Op], attention: str = "sparse", weights: str = "pruned") -> list[Op]:
+def together(ops: Iterable[Op], device: Device, attention: str = "sparse", weights: str = "pruned") -> list[Op]:
     """What `on_chip` makes of a network."""
-    return fused(kept(ops, attention, weights))
+    return fused(kept(ops, device, attention, weights))
 
 
 def fused(ops: Iterable[Op]) -> list[Op]:

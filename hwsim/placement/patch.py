@@ -110,4 +110,4 @@ def _on_tile(op: MapOp, stage: Stage, tile: tuple[Mapping[str, Interval], ...], 
     return replace(changed, tied=True) if index and isinstance(changed, Convolution) else changed
 
 
-PLANS_FOR = {"layers": as_engine, "patch": patched}
+REWRITES = {"layers": as_engine, "patch": patched}

@@ -10,7 +10,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import reduce
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -185,17 +185,14 @@ def plan_of(policy: str | Policy) -> str | None:
 def rewriting(policy: str | Policy, device: Device) -> Callable[[list[Op]], list[Op]]:
     """What a policy does to the whole list of ops before it places them; nothing for most.
 
-    A function of `REWRITES` of its file, which takes the arguments of the policy, or of `PLANS_FOR`, which sees the device too.
+    A function of `REWRITES` of its file: of the ops, the device and the arguments of the policy.
     """
-    _, _, given = str(policy).partition(":")
-    planned: Callable[..., list[Op]] | None = _beside(policy, "PLANS_FOR")
-    if planned is not None:
-        arguments = _arguments(str(policy), planned, given, first=2)
-        return lambda ops: planned(ops, device, **arguments)
     found: Callable[..., list[Op]] | None = _beside(policy, "REWRITES")
     if found is None:
         return lambda ops: ops
-    return partial(found, **_arguments(str(policy), found, given, first=1))
+    _, _, given = str(policy).partition(":")
+    arguments = _arguments(str(policy), found, given, first=2)
+    return lambda ops: found(ops, device, **arguments)
 
 
 def _beside(policy: str | Policy, table: str) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from hwsim.device import Device
 from hwsim.op import Counters, Op, Synapses
 from hwsim.placement.policy import Policy, fastest
 
@@ -25,7 +26,7 @@ def gated() -> Policy:
     return fastest()
 
 
-def event_driven(ops: Iterable[Op]) -> list[Op]:
+def event_driven(ops: Iterable[Op], device: Device) -> list[Op]:
     """`ops` with silent rows and counters skipped."""
     return [_event_driven(op) for op in ops]
 
@@ -36,10 +37,11 @@ def _event_driven(op: Op) -> Op:
     return op.only_fired() if isinstance(op, Counters) else op
 
 
-def in_cells(ops: Iterable[Op]) -> list[Op]:
+def in_cells(ops: Iterable[Op], device: Device) -> list[Op]:
     """`ops` event-driven, fixed spiking layers in cells."""
     return [
-        replace(op, weights="analog") if isinstance(op, Synapses) and op.fixed and op.binary else op for op in event_driven(ops)
+        replace(op, weights="analog") if isinstance(op, Synapses) and op.fixed and op.binary else op
+        for op in event_driven(ops, device)
     ]
 
 

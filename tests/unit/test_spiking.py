@@ -16,6 +16,8 @@ from hwsim.op import Synapses
 from hwsim.placement.spiking import event_driven, in_cells
 from hwsim.spiking import activities, estimate_spiking, spiking_rows
 
+DEVICE = load_device("rram-40nm")
+
 HOME = {"weights": "array", "activations": "sram", "kv": "sram"}
 SMALL = SpikingNetwork("small", (Encoder("one", 6, 4, 5, 0.9, 1.0, 1.0, 1.0, 0.5),), outputs=3, head="readout")
 SPIKES = [Activity(3.0, 1.0, 2.0)]
@@ -87,23 +89,23 @@ def test_a_peak_that_follows_its_numbers():
 def test_event_driven_operations_are_spikes_times_neurons():
     (synapses, neuron, count, readout) = lower_spiking(SMALL, SPIKES, 2.0)
     assert synapses.ops == 2 * 2 * 10 * 4
-    gated = event_driven([synapses, neuron, count, readout])
+    gated = event_driven([synapses, neuron, count, readout], DEVICE)
     assert gated[0].ops == 2 * 2 * 4 * (3 + 1)
     assert gated[2].ops == 2 * 2  # counters of the two neurons that fire, of two streams
     assert [op.repeat for op in gated] == [5, 5, 5, 1]
-    assert in_cells([synapses])[0].bytes["weights"] == 0
-    assert in_cells([synapses])[0].resident["weights"] * 5 == 10 * 4 * 2 / 8
+    assert in_cells([synapses], DEVICE)[0].bytes["weights"] == 0
+    assert in_cells([synapses], DEVICE)[0].resident["weights"] * 5 == 10 * 4 * 2 / 8
 
 
 def test_what_is_trained_stays_digital():
     (synapses, *_) = lower_spiking(replace(SMALL, fixed=False), SPIKES, 1.0)
-    assert in_cells([synapses])[0].weights == "fp16"
+    assert in_cells([synapses], DEVICE)[0].weights == "fp16"
 
 
 def test_states_of_an_ordinary_recurrent_network_are_never_skipped():
     ops = lower_spiking(replace(SMALL, cell="rnn"), SPIKES, 1.0)
     assert [op.kind for op in ops] == ["synapses", "neuron", "head"]
-    assert event_driven(ops)[0].ops == ops[0].ops == 2 * 10 * 4
+    assert event_driven(ops, DEVICE)[0].ops == ops[0].ops == 2 * 10 * 4
 
 
 def backward(net: SpikingNetwork, batch: float) -> float:
